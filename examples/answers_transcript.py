@@ -39,6 +39,11 @@ LINES = (
     "deltawitness show orders",
     "# Which rows has the run changed after its first write, and by which operations?",
     "deltawitness diff orders 0 2 --key id --show-rows",
+    "# Can the correction be undone?",
+    "deltawitness undo {second_run}",
+    "# Yes, if the deletion after it may be discarded.",
+    "deltawitness undo {second_run} --apply --discard-later",
+    "deltawitness undo {second_run}",
 )
 
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}")

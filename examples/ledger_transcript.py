@@ -75,7 +75,8 @@ def transcript() -> str:
 def entry(line: str, folder: str, mask: Mask) -> str:
     if line.startswith("#"):
         return f"\n{line}\n"
-    line = line.format(first_run=mask.run_ids[0] if mask.run_ids else "")
+    first, second = [*mask.run_ids, "", ""][:2]
+    line = line.format(first_run=first, second_run=second)
     program, *arguments = shlex.split(line)
     program_and_arguments = [*PROGRAMS[program], *arguments]
     if "python" in arguments:

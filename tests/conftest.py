@@ -76,6 +76,8 @@ LONGEST = (
     "cache/test_verify",
     "session/test_session_handles",
     "answers/test_histories",
+    "answers/test_undo_histories",
+    "answers/test_undo",
     "cli/test_ledger_maintenance",
     "session/test_prepared_statements",
     "session/test_distributed_write",

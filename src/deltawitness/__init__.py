@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
     from deltawitness.answers.shown_commit import ShownCommit
     from deltawitness.answers.shown_run import RunOutput, RunProcess, ShownRun, TraceLink
+    from deltawitness.answers.undo import undo
+    from deltawitness.answers.undo_plan import LaterCommit, UndoPlan, UndoState, UndoTable
     from deltawitness.app_transactions import OnceBlock, exactly_once, once
     from deltawitness.cache.delta_cache import DeltaCache, Explanation
     from deltawitness.cache.entries.listing import CacheEntry
@@ -178,6 +180,7 @@ _MODULES = {
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
     "Landed": "events",
+    "LaterCommit": "answers.undo_plan",
     "Ledger": "ledger.ledger",
     "LedgerInfo": "installation.model",
     "LedgerMessages": "settings",
@@ -229,6 +232,9 @@ _MODULES = {
     "TableNames": "settings",
     "TableVersion": "answers.rows",
     "TraceLink": "answers.shown_run",
+    "UndoPlan": "answers.undo_plan",
+    "UndoState": "answers.undo_plan",
+    "UndoTable": "answers.undo_plan",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
@@ -269,6 +275,7 @@ _MODULES = {
     "seam_states": "delta_rs.seam_states",
     "show": "answers.questions",
     "table_id": "locations",
+    "undo": "answers.undo",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -330,6 +337,7 @@ __all__ = [
     "InputVersion",
     "IntegrityResult",
     "Landed",
+    "LaterCommit",
     "Ledger",
     "LedgerInfo",
     "LedgerMessages",
@@ -383,6 +391,9 @@ __all__ = [
     "TableNames",
     "TableVersion",
     "TraceLink",
+    "UndoPlan",
+    "UndoState",
+    "UndoTable",
     "UnreadableTable",
     "UnrecordedWrite",
     "Verdict",
@@ -429,6 +440,7 @@ __all__ = [
     "show",
     "suppressed",
     "table_id",
+    "undo",
     "write_distributed",
     "writes",
 ]

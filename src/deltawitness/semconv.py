@@ -210,6 +210,12 @@ CACHE_ENTRY: Final = "cache_entry"
 RECEIPT_ID: Final = "receipt_id"
 """The commit key by which a write that creates a table finds its commit: delta-rs returns no version."""
 
+UNDONE_RUN: Final = "undone_run"
+"""The commit key of a restore by `undo`: the id of the run that it undoes."""
+
+UNDO_JOB: Final = "undo"
+"""Job of the run in which `undo` restores tables."""
+
 USER_METADATA: Final = "userMetadata"
 """The only commit key that Spark, Databricks and Trino show in DESCRIBE HISTORY."""
 

@@ -57,6 +57,7 @@ class CommitTruth:
             those that its run had read before.
         has_plan: whether the rows came from a query plan.
         rows: the rows of the table after the commit.
+        restored: the version that a RESTORE has restored.
     """
 
     table: str
@@ -74,6 +75,7 @@ class CommitTruth:
     has_failed: bool = False
     inputs: tuple[tuple[str, int], ...] = ()
     has_plan: bool = False
+    restored: int | None = None
 
     @property
     def is_observed(self) -> bool:
@@ -330,7 +332,7 @@ class _Writer:
             return
         handle = DeltaTable(self.history.uri(table))
         handle.restore(target.version)
-        self.record(table, "RESTORE", dict(target.rows))
+        self.record(table, "RESTORE", dict(target.rows), restored=target.version)
 
     def append_unobserved(self, table: str) -> None:
         fresh = self.fresh()

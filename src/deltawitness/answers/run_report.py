@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deltawitness.answers.lists import rows_of_runs
 from deltawitness.answers.predicates import NEWEST_RUNS, equal
@@ -11,9 +11,10 @@ from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.locations import last_segment
-from deltawitness.semconv import CacheResult
+from deltawitness.redaction import redact_message
+from deltawitness.semconv import UNDO_JOB, CacheResult
 
-__all__ = ["COUNTS", "RunReport", "read_run", "run_family"]
+__all__ = ["COUNTS", "RunReport", "read_run", "run_family", "undo_message"]
 
 COUNTS = (
     *("reads", "hits", "misses", "writes", "snapshots", "noops", "errors"),
@@ -44,6 +45,7 @@ class RunReport:
         operations: counts of the operations by table, operation and mode, in the order of the first of each.
         writes: the rows of the operations of the run and its child runs, oldest first.
         parts: a row for each process that took part in the run itself, in order of their starts.
+        undone_by: the rows of the finished runs that have undone the run, oldest first.
     """
 
     run: Row
@@ -51,6 +53,7 @@ class RunReport:
     operations: list[Row]
     writes: list[Row]
     parts: list[Row]
+    undone_by: list[Row] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Row]:
@@ -114,7 +117,18 @@ def read_run(ledger: LedgerListing, run_id: str) -> RunReport:
         _counted_operations(ledger, is_of_family),
         ledger.rows(INVENTORY, [is_of_family], order="event_time, version"),
         _parts(ledger, run_id),
+        _undone_by(ledger, run_id),
     )
+
+
+def undo_message(run_id: str) -> str:
+    """Return the message of a run that undoes another run, as the ledger has it."""
+    return redact_message(f"undo of run {run_id}")
+
+
+def _undone_by(ledger: LedgerListing, run_id: str) -> list[Row]:
+    conditions = [*equal("job", UNDO_JOB), *equal("message", undo_message(run_id))]
+    return rows_of_runs(ledger, conditions, order="start_time")
 
 
 def run_family(ledger: LedgerListing, run_id: str) -> list[str]:

@@ -86,6 +86,8 @@ class ShownRun:
         outputs: the tables that they have written.
         processes: the processes that took part in the run itself.
         traces: the traces of the operations.
+        undone_by: the finished runs of :func:`deltawitness.undo` that have restored tables of the run,
+            oldest first; one with the status `error` has not restored all of them.
     """
 
     run: RunRow
@@ -95,6 +97,7 @@ class ShownRun:
     outputs: tuple[RunOutput, ...]
     processes: tuple[RunProcess, ...]
     traces: tuple[TraceLink, ...]
+    undone_by: tuple[RunRow, ...] = ()
 
     @property
     def failed(self) -> tuple[WriteRow, ...]:
@@ -126,4 +129,5 @@ def shown_run_of(report: RunReport, template: str | None) -> ShownRun:
         traces=tuple(
             TraceLink(trace_id, trace_url(template, trace_id)) for trace_id in report.trace_ids()
         ),
+        undone_by=tuple(map(RunRow.of, report.undone_by)),
     )

@@ -35,6 +35,7 @@ from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
+from deltawitness.cli.undo import undo_command
 from deltawitness.cli.writes import writes_command
 
 __all__ = ["app", "main"]
@@ -82,6 +83,7 @@ app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
+app.command("undo")(with_storage_options(undo_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))

@@ -92,6 +92,7 @@ def _report_json(report: RunReport, template: str | None) -> dict[str, Any]:
             {"trace_id": trace_id, "url": trace_url(template, trace_id)}
             for trace_id in report.trace_ids()
         ],
+        "undone_by": report.undone_by,
     }
 
 

@@ -78,7 +78,8 @@ def print_run(console: Console, report: RunReport, template: str | None = None) 
     run = report.run
     print_line(console, f"run {run['run_id']}  job {run['job']}")
     print_summary_table(console, summary_of_rows(run["run_id"], run["job"], report.operations))
-    for line in (*_details(run), *_output_lines(report), *_trace_lines(report, template)):
+    ends = (*_undo_lines(report), *_trace_lines(report, template))
+    for line in (*_details(run), *_output_lines(report), *ends):
         print_line(console, line)
     if len(report.parts) > 1:
         _print_processes(console, report.parts)
@@ -107,6 +108,14 @@ def _output_lines(report: RunReport) -> list[str]:
         return []
     more = f", and {len(outputs) - OUTPUTS_SHOWN} more" if len(outputs) > OUTPUTS_SHOWN else ""
     return [f"outputs: {', '.join(outputs[:OUTPUTS_SHOWN])}{more}"]
+
+
+def _undo_lines(report: RunReport) -> list[str]:
+    return [
+        f"{'undone' if row['status'] == 'ok' else 'undone in part'} by run {row['run_id']}"
+        f" at {timestamp(row['start_time'])}"
+        for row in report.undone_by
+    ]
 
 
 def _trace_lines(report: RunReport, template: str | None) -> list[str]:
