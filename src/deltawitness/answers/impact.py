@@ -47,14 +47,13 @@ def read_impact(ledger: LedgerListing, name: str, *, depth: int | None = None) -
         OSError: the ledger's storage cannot be read.
     """
     writes = CommittedWrites(ledger)
-    start, is_versioned = find_start(writes, name, is_read_enough=True)
-    key = start.table_id or "", start.version or 0
-    first = writes.resolve([key])[key][1] if is_versioned else 0
+    start = find_start(writes, name, is_read_enough=True)
+    first = writes.resolve([start.key])[start.key][1] if start.is_versioned else 0
     spread = _Spread(_Pairs(ledger))
-    spread.follow(key[0], first, depth)
-    dependents = _dependents(writes, spread, start)
+    spread.follow(start.key[0], first, depth)
+    dependents = _dependents(writes, spread, start.table)
     return Impact(
-        table=start,
+        table=start.table,
         from_version=first,
         depth=depth,
         dependents=tuple(sorted(dependents, key=lambda each: (each.distance, str(each.table)))),

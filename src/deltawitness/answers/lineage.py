@@ -58,12 +58,12 @@ def read_lineage(
         OSError: the ledger's storage cannot be read.
     """
     writes = CommittedWrites(ledger)
-    requested, _ = find_start(writes, name, is_read_enough=direction is LineageDirection.DOWN)
+    start = find_start(writes, name, is_read_enough=direction is LineageDirection.DOWN)
     walk = _Walk(writes, direction, has_history)
-    walk.follow(_key(requested), depth)
-    tables = walk.tables(requested)
+    walk.follow(start.key, depth)
+    tables = walk.tables(start.table)
     return Lineage(
-        requested=requested,
+        requested=start.table,
         direction=direction,
         depth=depth,
         has_history=has_history,
@@ -73,13 +73,6 @@ def read_lineage(
             for (source, target, kind), version in walk.edges.items()
         ),
     )
-
-
-def _key(table: TableVersion) -> Key:
-    if table.table_id is None or table.version is None:
-        msg = "a version of the ledger has an id and a number"
-        raise AssertionError(msg)
-    return table.table_id, table.version
 
 
 _Link = tuple[Key, Key, EdgeKind, int]

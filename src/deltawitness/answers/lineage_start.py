@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from deltawitness.answers.committed_writes import (
     COMMITTED,
     KEEPS_ROWS,
     CommittedWrites,
+    Key,
     reads_query,
 )
 from deltawitness.answers.lookup import NamedTable, find_table, read_table
@@ -15,13 +18,26 @@ from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.locations import table_id
 
-__all__ = ["find_start"]
+__all__ = ["Start", "find_start"]
 
 
-def find_start(
-    writes: CommittedWrites, text: str, *, is_read_enough: bool
-) -> tuple[TableVersion, bool]:
-    """Return the version of a table that a text means, and whether the text has a version.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The version of a table at which a question starts.
+
+    Attributes:
+        table: the table and the version.
+        key: the same, as its id and the number.
+        is_versioned: whether the caller named the version.
+    """
+
+    table: TableVersion
+    key: Key
+    is_versioned: bool
+
+
+def find_start(writes: CommittedWrites, text: str, *, is_read_enough: bool) -> Start:
+    """Return the version of a table that a text means.
 
     Args:
         writes: the writes of the ledger.
@@ -53,7 +69,8 @@ def find_start(
             " `deltawitness reconcile` adds commits that nothing observed"
         )
         raise LedgerLookupError(msg)
-    return TableVersion(version, named.name, named.uri, identity), named.version is not None
+    table = TableVersion(version, named.name, named.uri, identity)
+    return Start(table, (identity, version), named.version is not None)
 
 
 def _named(ledger: LedgerListing, text: str) -> NamedTable:
