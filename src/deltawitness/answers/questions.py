@@ -231,9 +231,10 @@ def lineage(  # noqa: PLR0913 - keyword-only options
     ...         rows = DeltaTable(f"{folder}/raw").to_pyarrow_table()
     ...         write_deltalake(f"{folder}/clean", rows)
     ...     graph = lineage("clean", settings=settings)
-    ...     [f"{edge.source} -> {edge.target} {edge.kind.value}" for edge in graph.edges]
+    ...     for edge in graph.edges:
+    ...         print(edge.source, edge.target, edge.kind.value)
     ...     DeltaLakeInstrumentor().uninstrument()
-    ['raw@0 -> clean@0 inferred']
+    raw@0 clean@0 inferred
     """
     _check_depth(depth)
     ledger = ledger_of(settings_with(root, storage_options, settings))

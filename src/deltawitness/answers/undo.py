@@ -43,7 +43,7 @@ def undo(  # noqa: PLR0913 - keyword-only options
     Each table is restored to the version before the run's first commit, by one RESTORE commit. Several
     tables are not restored at the same time; if the process dies in between, the same call restores the
     rest. A table is refused if others have committed changes to it since, unless `discard_later` is set,
-    or if files of that version were deleted. A table that the run created stays as it is.
+    or if files of that version were deleted. A table that the run created does not change.
 
     The restores are a run of the job `undo`. If the process is not instrumented, it is for this time, with
     the ledger of `root`. Spools of dead processes are imported first if `apply` is set.

@@ -63,8 +63,8 @@ def diff(  # noqa: PLR0913 - keyword-only options
     ...     _ = DeltaTable(f"{folder}/t").update({"x": "x + 1"}, predicate="id = 2")
     ...     _ = DeltaTable(f"{folder}/t").delete("id = 3")
     ...     found = diff(f"{folder}/t", 0, 2, key="id", root=f"{folder}/ledger")
-    >>> [operation.operation for operation in found.operations]
-    ['UPDATE', 'DELETE']
+    >>> print(*(each.operation for each in found.operations))
+    UPDATE DELETE
     >>> found.rows.added, found.rows.removed, found.rows.changed, found.rows.columns
     (0, 1, 1, {'x': 1})
     """
