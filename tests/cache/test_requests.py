@@ -110,6 +110,7 @@ def test_the_checks_of_a_hit_run_at_the_same_time(open_cache, server, place, mon
     ctx.register_delta("u", f"{place}/u", storage_options=server.options)
     query = "SELECT count(*) AS n FROM t JOIN u ON t.x = u.x"
     cache.view("v", query)
+    flush()  # the delivery of the writes reads commits, too
     together, reader = threading.Barrier(6, timeout=60), RemoteLog.reader
 
     def wait_for_all(log, versions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 
 import pytest
 
@@ -44,6 +45,17 @@ class Place:
         """Kill a writer a number of seconds after its start."""
         writer = self.started(seed)
         writer.join(delay)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join(60)
+        assert writer.exitcode == -signal.SIGKILL
+
+    def killed_with_spool(self, seed):
+        """Kill a writer that has a spool, which the next drain adopts."""
+        writer = self.started(seed)
+        deadline = time.monotonic() + 60
+        while not [home for home in self.ledger.spools.glob("*") if home.name[0] != "."]:
+            assert time.monotonic() < deadline
+            writer.join(0.01)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join(60)
         assert writer.exitcode == -signal.SIGKILL
@@ -100,7 +112,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
 @pytest.mark.parametrize("moment", ledger_writer.MOMENTS)
 def test_a_kill_at_the_worst_moment_loses_nothing(place, moment):
     """A writer dies at a random time, the next one at the chosen step, and a third adopts both spools."""
-    place.killed(1, 0.05)
+    place.killed_with_spool(1)
     writer = place.started(2, moment)
     writer.join(30)
     assert writer.exitcode == -signal.SIGKILL

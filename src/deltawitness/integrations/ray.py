@@ -43,6 +43,11 @@ def runtime_env(base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     >>> variables = runtime_env({"env_vars": {"REGION": "north"}}).get("env_vars")
     >>> variables.get("REGION"), variables.get("DELTAWITNESS_ACTIVATE")
     ('north', 'child')
+
+    The process is observed from then on, until:
+
+    >>> from deltawitness import DeltaLakeInstrumentor
+    >>> DeltaLakeInstrumentor().uninstrument()
     """
     given = dict(base or {})
     variables = {**worker_variables(), **given.get("env_vars", {})}
