@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import pyarrow as pa
@@ -312,3 +314,18 @@ def test_a_query_returns_text_columns(root):
         root.open_table(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
     )
     assert found.schema == pa.schema([("write_id", pa.string()), ("version", pa.int64())])
+
+
+def test_creations_at_the_same_time_do_not_fail(tmp_path):
+    """delta-rs fails some of them, despite `mode="ignore"`."""
+    writers = 4
+    for number in range(10):
+        root = LedgerRoot(str(tmp_path / str(number)))
+        barrier = threading.Barrier(writers, timeout=30)
+
+        def create(_, root=root, barrier=barrier):
+            barrier.wait()
+            return root.open_or_create(INVENTORY).version()
+
+        with ThreadPoolExecutor(writers) as threads:
+            assert set(threads.map(create, range(writers))) <= set(range(writers))

@@ -424,20 +424,36 @@ class LedgerRoot:
             return None
 
     def open_or_create(self, table: LedgerTable) -> DeltaTable:
-        """Open a table at its newest version; create it if it does not exist."""
-        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+        """Open a table at its newest version; create it if it does not exist.
 
-        return self.open_table(table) or DeltaTable.create(
-            self.uri_of(table),
-            schema=table.schema,
-            mode="ignore",
-            partition_by=[PARTITION],
-            name=table.name,
-            description=table.description,
-            configuration=CONFIGURATION if self.shard is None else SHARD_CONFIGURATION,
-            storage_options=self.storage_options,
-            commit_properties=commit_properties(CacheOperation.CREATE),
-        )
+        Raises:
+            OSError: the storage cannot be read or written.
+            DeltaError: the table is damaged, or cannot be created.
+        """
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415 - heavy
+
+        opened = self.open_table(table)
+        if opened is not None:
+            return opened
+        try:
+            return DeltaTable.create(
+                self.uri_of(table),
+                schema=table.schema,
+                mode="ignore",
+                partition_by=[PARTITION],
+                name=table.name,
+                description=table.description,
+                configuration=CONFIGURATION if self.shard is None else SHARD_CONFIGURATION,
+                storage_options=self.storage_options,
+                commit_properties=commit_properties(CacheOperation.CREATE),
+            )
+        except DeltaError:
+            # Two creations at the same time conflict, despite `mode="ignore"`.
+            opened = self.open_table(table)
+            if opened is None:
+                raise
+            return opened
 
 
 def commit_properties(
