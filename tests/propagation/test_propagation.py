@@ -27,6 +27,8 @@ from deltawitness import (
     run_environment,
 )
 from deltawitness.commit import read_commit_metadata
+from deltawitness.import_hooks import when_imported
+from deltawitness.propagation import install
 from deltawitness.run import current_cache_context
 from deltawitness.semconv import Env
 from deltawitness.settings import TableNames
@@ -473,3 +475,24 @@ def test_every_call_of_a_pool_that_is_imported_later_is_in_the_run():
     """The methods are replaced when the module is imported."""
     done = subprocess.run([sys.executable, "-c", IMPORTED_LATER], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.internal_errors
+def test_an_error_in_a_hook_does_not_break_an_import_of_the_program(tmp_path, monkeypatch):
+    """The module is imported, and its function is the original one."""
+    (tmp_path / "imported_later.py").write_text("def act():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    DeltaLakeInstrumentor().instrument()
+    try:
+        when_imported(
+            "imported_later", lambda _: install._replace_now("imported_later", "", "act", fail)
+        )
+        import imported_later
+    finally:
+        DeltaLakeInstrumentor().uninstrument()
+    assert imported_later.act() == 1
+
+
+def fail(original):
+    """Raise an error that the replacement of a function does not expect."""
+    raise ZeroDivisionError

@@ -135,7 +135,8 @@ class Propagation:
 
 def _replace_now(module: str, owner: str, name: str, make: Callable[[Call], Call]) -> None:
     if _current is not None:
-        _current.replace_imported(module, owner, name, make)
+        with guard("propagation"):  # an error would be raised by the program's import
+            _current.replace_imported(module, owner, name, make)
 
 
 def _when_imported(module: str, call: Callable[[], None]) -> None:
