@@ -59,7 +59,7 @@ def diff_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show what differs. Exits 0 without a difference, 1 with one, 2 after an error."""
+    """Compare versions of tables, or runs. Exits 0 without a difference, 1 with one, 2 after an error."""
     options = DiffOptions(
         key=tuple(name for name in (key or "").split(",") if name),
         rows=rows,
