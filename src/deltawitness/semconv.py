@@ -213,6 +213,12 @@ RECEIPT_ID: Final = "receipt_id"
 UNDONE_RUN: Final = "undone_run"
 """The commit key of a restore by `undo`: the id of the run that it undoes."""
 
+RESTORED_RELEASE: Final = "restored_release"
+"""The commit key of a restore by `release restore`: the name of the release."""
+
+RELEASE_JOB: Final = "release"
+"""Job of the run in which `release restore` restores tables."""
+
 UNDO_JOB: Final = "undo"
 """Job of the run in which `undo` restores tables."""
 
@@ -558,6 +564,8 @@ class Env(StrEnum):
     """Set by `deltawitness run`: instrument this process and its children at start."""
     EVENTS_FILE = "DELTAWITNESS_EVENTS_FILE"
     """Set by `deltawitness run`: the file to which each process appends a line per write, for the summary."""
+    PLAN_FOLDER = "DELTAWITNESS_PLAN_FOLDER"
+    """Set by `deltawitness plan`: the folder of the clones to which this process redirects all tables."""
     SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
     """Set by `deltawitness run`: its process id and the lock that it holds while the program runs."""
     REPLACED_PID = "DELTAWITNESS_REPLACED_PID"

@@ -54,6 +54,8 @@ def activate() -> None:
     process with exit code 2 before the program starts, with one line that names the valid values. Any
     other error is logged in one line, and the program runs unobserved.
     """
+    if folder := os.environ.get(Env.PLAN_FOLDER):
+        _redirect(folder)
     role = os.environ.get(Env.ACTIVATE)
     if role:
         _report_loaded()
@@ -73,6 +75,18 @@ def activate() -> None:
         _observe(settings, is_top=True)
     else:
         when_imported("deltalake", lambda _: _observe(settings, is_top=False))
+
+
+def _redirect(folder: str) -> None:
+    """Redirect the tables of this process to clones; if that fails, end it: it would write tables."""
+    from deltawitness.clones.redirect import install_redirection  # noqa: PLC0415 - rarely used
+
+    try:
+        install_redirection(folder)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the program must not start
+        sys.stderr.write(f"deltawitness plan: {error!r}\n")
+        sys.stderr.flush()
+        os._exit(2)
 
 
 LOADED = ".loaded"

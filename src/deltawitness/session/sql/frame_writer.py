@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.commit.receipts import Receipt, with_receipt_id
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
+from deltawitness.clones.redirect import redirected
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
@@ -112,7 +113,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         DeltaError: the mode is `error` and the table exists.
     """
     with report_if_unreached(uri, mode):
-        location, write_mode = os.fspath(uri), _parse_mode(mode)
+        location, write_mode = os.fspath(redirected(uri)), _parse_mode(mode)
     columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
     arguments = {
         "partition_by": columns or None,
