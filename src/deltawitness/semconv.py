@@ -458,6 +458,9 @@ SPOOL_DIRECTORY: Final = "cache_spool"
 PLAN_DIRECTORY: Final = "_plans"
 """Folder in a cache entry for its plans; readers of Delta tables and VACUUM ignore it."""
 
+PROGRAM_PLANS_DIRECTORY: Final = "program_plans"
+"""Folder under a local cache root for the plans of programs (`deltawitness plan`)."""
+
 LOCK_DIRECTORY: Final = "cache_locks"
 """Folder under a local cache root for the locks of entries that are being computed."""
 

@@ -30,6 +30,7 @@ from deltawitness.cli.maintenance import (
     serve_command,
     verify_command,
 )
+from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
@@ -84,6 +85,10 @@ app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command(
+    "plan", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)(with_storage_options(plan_command))
+app.command("apply")(with_storage_options(apply_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))

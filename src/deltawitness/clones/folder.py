@@ -9,6 +9,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from deltawitness.clones.clone import clone_table, last_commit, link_files
 from deltawitness.exceptions import PlanError
@@ -112,7 +113,7 @@ class CloneFolder:
         """Delete the clones; the tables keep their files."""
         shutil.rmtree(self.path / _TABLES, ignore_errors=True)
 
-    def _refuse(self, location: str, reason: str) -> None:
+    def _refuse(self, location: str, reason: str) -> NoReturn:
         msg = f"deltawitness plan: {strip_credentials(location)}: {reason}"
         with suppress(OSError):
             (self.path / _REFUSED).mkdir(parents=True, exist_ok=True)

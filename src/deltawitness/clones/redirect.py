@@ -72,7 +72,14 @@ def _replace(package: ModuleType) -> None:
     Args:
         package: the package `deltalake`, which is imported completely.
     """
-    modules = ("table", "transaction", "fs", "fs._base_handler", "writer.writer", "writer.convert_to")
+    modules = (
+        "table",
+        "transaction",
+        "fs",
+        "fs._base_handler",
+        "writer.writer",
+        "writer.convert_to",
+    )
     for name in modules:
         with suppress(ModuleNotFoundError):  # another release
             importlib.import_module(f"{package.__name__}.{name}")

@@ -105,6 +105,8 @@ def _with_missing(given: Any, more: Mapping[str, str] = NO_VARIABLES) -> Any:
     """
     try:
         named = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
+        if plan := _plan_variables(named):
+            return {**named, **plan, **more}
         run_id = os.environ.get(Env.RUN_ID)
         is_copy = os.environ.keys() <= named.keys()
         if is_copy or (run_id is not None and named.get(Env.RUN_ID) == run_id):
@@ -115,6 +117,19 @@ def _with_missing(given: Any, more: Mapping[str, str] = NO_VARIABLES) -> Any:
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
     return given
+
+
+def _plan_variables(named: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which a child of a planned program is redirected to clones as well.
+
+    They are added to every environment that lacks them, because the child would write real tables.
+    """
+    folder = os.environ.get(Env.PLAN_FOLDER)
+    if folder is None or named.get(Env.PLAN_FOLDER) == folder:
+        return {}
+    first = os.environ.get(SITE_DIRECTORIES, "").split(os.pathsep)[0]
+    paths = os.pathsep.join(part for part in (first, named.get(SITE_DIRECTORIES)) if part)
+    return {Env.PLAN_FOLDER.value: folder, SITE_DIRECTORIES: paths}
 
 
 def _own_with_missing(more: Mapping[str, str] = NO_VARIABLES) -> dict[str, str] | None:

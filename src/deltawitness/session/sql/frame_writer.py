@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.clones.redirect import redirected
 from deltawitness.commit.receipts import Receipt, with_receipt_id
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
-from deltawitness.clones.redirect import redirected
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
