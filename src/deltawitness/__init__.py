@@ -41,6 +41,15 @@ if TYPE_CHECKING:
         LineageEdge,
         LineageNode,
     )
+    from deltawitness.answers.program_plan.application import apply
+    from deltawitness.answers.program_plan.question import plan
+    from deltawitness.answers.program_plan.values import (
+        AppliedPlan,
+        AppliedTable,
+        PlannedState,
+        PlannedTable,
+        ProgramPlan,
+    )
     from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
     from deltawitness.answers.shown_commit import ShownCommit
@@ -140,6 +149,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AdoptResult": "ledger.reconcile.adoption",
+    "AppliedPlan": "answers.program_plan.values",
+    "AppliedTable": "answers.program_plan.values",
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.entries.listing",
     "CachePolicy": "cache.entries.policy",
@@ -202,7 +213,10 @@ _MODULES = {
     "OnceBlock": "app_transactions",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "PhantomRow": "ledger.reconcile.findings",
+    "PlannedState": "answers.program_plan.values",
+    "PlannedTable": "answers.program_plan.values",
     "Problem": "ledger.integrity",
+    "ProgramPlan": "answers.program_plan.values",
     "PropertyChange": "answers.diff.table_values",
     "PruneResult": "cache.entries.prune",
     "Receipt": "commit.receipts",
@@ -250,6 +264,7 @@ _MODULES = {
     "WriteRow": "answers.rows",
     "WriteSink": "events",
     "adopt": "ledger.ledger",
+    "apply": "answers.program_plan.application",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "diagnostics_sink": "telemetry.diagnostics",
@@ -265,6 +280,7 @@ _MODULES = {
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "once": "app_transactions",
+    "plan": "answers.program_plan.question",
     "plan_hash": "hashing",
     "plan_shape_hash": "hashing",
     "read_commit_metadata": "commit",
@@ -296,6 +312,8 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 
 __all__ = [
     "AdoptResult",
+    "AppliedPlan",
+    "AppliedTable",
     "CacheCommitMetadataRequest",
     "CacheContext",
     "CacheEntry",
@@ -359,7 +377,10 @@ __all__ = [
     "OnceBlock",
     "OtelDiagnosticsSink",
     "PhantomRow",
+    "PlannedState",
+    "PlannedTable",
     "Problem",
+    "ProgramPlan",
     "PropertyChange",
     "PruneResult",
     "Pruned",
@@ -411,6 +432,7 @@ __all__ = [
     "WriteSink",
     "__version__",
     "adopt",
+    "apply",
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
@@ -428,6 +450,7 @@ __all__ = [
     "memory_diagnostics",
     "metric_views",
     "once",
+    "plan",
     "plan_hash",
     "plan_shape_hash",
     "read_commit_metadata",

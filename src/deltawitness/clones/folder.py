@@ -114,12 +114,13 @@ class CloneFolder:
         shutil.rmtree(self.path / _TABLES, ignore_errors=True)
 
     def _refuse(self, location: str, reason: str) -> NoReturn:
-        msg = f"deltawitness plan: {strip_credentials(location)}: {reason}"
+        msg = f"{strip_credentials(location)}: {reason}"
         with suppress(OSError):
             (self.path / _REFUSED).mkdir(parents=True, exist_ok=True)
             name = table_id(location)
             (self.path / _REFUSED / name).write_text(msg, encoding="utf-8")
-        raise PlanError(msg)
+        error = f"deltawitness plan: {msg}"
+        raise PlanError(error)
 
     def _find_or_make(self, path: str) -> Clone:
         uri = canonical_uri(path)
