@@ -51,6 +51,22 @@ if TYPE_CHECKING:
         ProgramPlan,
     )
     from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
+    from deltawitness.answers.releases.question import (
+        create_release,
+        diff_releases,
+        releases,
+        verify_release,
+    )
+    from deltawitness.answers.releases.restore import restore_release
+    from deltawitness.answers.releases.values import (
+        CheckedTable,
+        NeededFiles,
+        ReleaseCheck,
+        ReleaseDiff,
+        ReleaseRestore,
+        ReleaseTableDiff,
+        ReleaseTableState,
+    )
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
     from deltawitness.answers.shown_commit import ShownCommit
     from deltawitness.answers.shown_run import RunOutput, RunProcess, ShownRun, TraceLink
@@ -112,6 +128,7 @@ if TYPE_CHECKING:
         UnrecordedWrite,
     )
     from deltawitness.ledger.reconcile.plan import ReconcilePlan
+    from deltawitness.ledger.tables.releases import Release, ReleasedTable
     from deltawitness.locations import table_id
     from deltawitness.observe import flush
     from deltawitness.observe.receipts import Receipts, last_commit, receipts
@@ -156,6 +173,7 @@ _MODULES = {
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CallSite": "call_site",
+    "CheckedTable": "answers.releases.values",
     "ColumnChange": "answers.diff.table_values",
     "ColumnStatistics": "answers.diff.table_values",
     "CommitMetadata": "commit",
@@ -204,6 +222,7 @@ _MODULES = {
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "cache.fingerprint.diff",
     "MissReason": "cache.fingerprint.diff",
+    "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",
     "ObservedDataFrame": "session.proxies",
@@ -222,6 +241,13 @@ _MODULES = {
     "Receipt": "commit.receipts",
     "Receipts": "observe.receipts",
     "ReconcilePlan": "ledger.reconcile.plan",
+    "Release": "ledger.tables.releases",
+    "ReleaseCheck": "answers.releases.values",
+    "ReleaseDiff": "answers.releases.values",
+    "ReleaseRestore": "answers.releases.values",
+    "ReleaseTableDiff": "answers.releases.values",
+    "ReleaseTableState": "answers.releases.values",
+    "ReleasedTable": "ledger.tables.releases",
     "Requirement": "settings",
     "ReservedKeys": "settings",
     "RowChanges": "answers.diff.table_values",
@@ -267,8 +293,10 @@ _MODULES = {
     "apply": "answers.program_plan.application",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
+    "create_release": "answers.releases.question",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
+    "diff_releases": "answers.releases.question",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
     "flush": "observe",
@@ -285,6 +313,8 @@ _MODULES = {
     "plan_shape_hash": "hashing",
     "read_commit_metadata": "commit",
     "receipts": "observe.receipts",
+    "releases": "answers.releases.question",
+    "restore_release": "answers.releases.restore",
     "run_environment": "propagation",
     "runs": "answers.questions",
     "schema_hash": "hashing",
@@ -292,6 +322,7 @@ _MODULES = {
     "show": "answers.questions",
     "table_id": "locations",
     "undo": "answers.undo",
+    "verify_release": "answers.releases.question",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -320,6 +351,7 @@ __all__ = [
     "CachePolicy",
     "CacheScope",
     "CallSite",
+    "CheckedTable",
     "ColumnChange",
     "ColumnStatistics",
     "CommitMetadata",
@@ -368,6 +400,7 @@ __all__ = [
     "MetadataSnapshot",
     "Miss",
     "MissReason",
+    "NeededFiles",
     "NoCommit",
     "NoCommitReason",
     "ObservedDataFrame",
@@ -387,6 +420,13 @@ __all__ = [
     "Receipt",
     "Receipts",
     "ReconcilePlan",
+    "Release",
+    "ReleaseCheck",
+    "ReleaseDiff",
+    "ReleaseRestore",
+    "ReleaseTableDiff",
+    "ReleaseTableState",
+    "ReleasedTable",
     "Requirement",
     "ReservedKeys",
     "RowChanges",
@@ -436,9 +476,11 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "create_release",
     "current_run",
     "diagnostics_sink",
     "diff",
+    "diff_releases",
     "errors",
     "exactly_once",
     "flush",
@@ -455,6 +497,8 @@ __all__ = [
     "plan_shape_hash",
     "read_commit_metadata",
     "receipts",
+    "releases",
+    "restore_release",
     "run",
     "run_environment",
     "runs",
@@ -464,6 +508,7 @@ __all__ = [
     "suppressed",
     "table_id",
     "undo",
+    "verify_release",
     "write_distributed",
     "writes",
 ]

@@ -23,7 +23,7 @@ from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.semconv import CACHE_ENTRY, UNDONE_RUN
 
-__all__ = ["WrittenTable"]
+__all__ = ["WrittenTable", "later_commit"]
 
 ATTEMPTS = 5
 """Maximum number of restores of a table, each after a commit of another writer that changes nothing."""
@@ -103,7 +103,7 @@ class WrittenTable:
             return replace(table, state=state, restored_version=effect.removed_at)
         if effect.before < 0:
             return replace(table, state=UndoState.CREATED)
-        later = tuple(_later(each) for each in commits if each.version in effect.others)
+        later = tuple(later_commit(each) for each in commits if each.version in effect.others)
         table = replace(table, before=effect.before, later=later)
         reason = _why_not(later, commits, discard_later=discard_later, known=known)
         if reason is None:
@@ -240,7 +240,8 @@ def _numbers(later: Sequence[LaterCommit]) -> str:
     return f"version{'s' if len(later) > 1 else ''} {versions}{more}"
 
 
-def _later(commit: LogCommit) -> LaterCommit:
+def later_commit(commit: LogCommit) -> LaterCommit:
+    """Return a commit that a restore discards."""
     found = commit.metadata
     time = None if found.timestamp is None else _time_of(found)
     return LaterCommit(commit.version, found.operation, found.run_id, time)

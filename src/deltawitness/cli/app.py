@@ -32,6 +32,13 @@ from deltawitness.cli.maintenance import (
 )
 from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
+from deltawitness.cli.release import (
+    create_release_command,
+    diff_releases_command,
+    list_releases_command,
+    restore_release_command,
+    verify_release_command,
+)
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
@@ -44,6 +51,9 @@ __all__ = ["app", "main"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ledger = typer.Typer(
     no_args_is_help=True, help="Compact, fold, serve, expire and check the ledger."
+)
+release = typer.Typer(
+    no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
 )
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
@@ -100,6 +110,12 @@ ledger.command("expire")(with_storage_options(expire_command))
 ledger.command("serve")(with_storage_options(serve_command))
 ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
+release.command("create")(with_storage_options(create_release_command))
+release.command("ls")(with_storage_options(list_releases_command))
+release.command("diff")(with_storage_options(diff_releases_command))
+release.command("verify")(with_storage_options(verify_release_command))
+release.command("restore")(with_storage_options(restore_release_command))
+app.add_typer(release, name="release")
 app.command("verify")(with_storage_options(verify_run_command))
 app.command("bench")(with_storage_options(bench_command))
 app.command("info")(with_storage_options(info_command))

@@ -24,7 +24,7 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.report.diff import print_run_diff, print_table_diff
 
-__all__ = ["diff_command"]
+__all__ = ["DIFFERENT", "diff_command", "errors_exit_with_2", "finite"]
 
 DIFFERENT = 1
 """Exit code when there is a difference."""
@@ -67,7 +67,7 @@ def diff_command(
         limit=limit,
         show_rows=show_rows,
     )
-    with _errors_exit_with_2(), exit_on_ledger_error(root, "read"):
+    with errors_exit_with_2(), exit_on_ledger_error(root, "read"):
         settings = settings_of(root)
         ledger = listed_ledger(root, is_required=False)
         found = answer_diff(ledger, names, options, settings)
@@ -82,7 +82,8 @@ def diff_command(
 
 
 @contextmanager
-def _errors_exit_with_2() -> Iterator[None]:
+def errors_exit_with_2() -> Iterator[None]:
+    """Let a command that exits with 1 in the block exit with 2."""
     try:
         yield
     except typer.Exit as done:
@@ -93,15 +94,15 @@ def _json(found: TableDiff | RunDiff) -> dict[str, Any]:
     kind = "tables" if isinstance(found, TableDiff) else "runs"
     more = {} if isinstance(found, TableDiff) else {"explanation": found.explanation}
     values = {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
-    return {name: _finite(value) for name, value in values.items()}
+    return {name: finite(value) for name, value in values.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Replace NaN and infinities, which JSON does not have, by their texts."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return value
