@@ -24,6 +24,7 @@ __all__ = [
     "error_reason",
     "missing_files",
     "obstacle",
+    "own_files",
 ]
 
 FILES_SHOWN = 3
@@ -56,6 +57,13 @@ class TablePlace:
             return DeltaTable(place, version=version, storage_options=self.options)
 
 
+def own_files(table: DeltaTable) -> set[str]:
+    """Return the data files of an open version, as paths below the table; others are left out."""
+    start = (local_path(table.table_uri) or table.table_uri).rstrip("/") + "/"
+    files = table.file_uris()
+    return {file.removeprefix(start).lstrip("/") for file in files if file.startswith(start)}
+
+
 def missing_files(place: TablePlace, table: DeltaTable, known: DeltaTable | None) -> list[str]:
     """Return the data files of a version that were deleted, as paths below the table.
 
@@ -67,11 +75,7 @@ def missing_files(place: TablePlace, table: DeltaTable, known: DeltaTable | None
     from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - heavy
     from pyarrow.fs import FileType  # noqa: PLC0415 - heavy
 
-    start = (local_path(table.table_uri) or table.table_uri).rstrip("/") + "/"
-    needed = set(table.file_uris()) - (set() if known is None else set(known.file_uris()))
-    paths = sorted(
-        file.removeprefix(start).lstrip("/") for file in needed if file.startswith(start)
-    )
+    paths = sorted(own_files(table) - (set() if known is None else own_files(known)))
     store = DeltaStorageHandler(table.table_uri, place.options)
     infos = store.get_file_info(paths) if paths else []
     return [info.path for info in infos if info.type == FileType.NotFound]

@@ -22,9 +22,7 @@ from deltawitness.cli.console import (
 )
 from deltawitness.cli.ledger_option import RootOption, settings_of
 from deltawitness.cli.program import exit_as, run_program
-from deltawitness.cli.run_ledger import OwnFolder
-from deltawitness.ledger.tables.locations import absolute_root
-from deltawitness.locations import local_path
+from deltawitness.cli.run_ledger import default_folder
 from deltawitness.report.program_plan import print_applied, print_plan
 
 __all__ = ["apply_command", "plan_command"]
@@ -80,8 +78,7 @@ def plan_command(
     log_to_stderr()
     with exit_on_error("the program cannot be planned"):
         settings = settings_of(root)
-        place = local_path(absolute_root(settings)) if settings.cache_root is None else None
-        folder = OwnFolder(place)
+        folder = default_folder(settings)
         try:
             plan = make_plan(request, settings, _runner(as_json=as_json))
         finally:

@@ -18,6 +18,7 @@ from deltawitness.answers.releases.question import (
 from deltawitness.cli.console import FAILED, JsonOption, console, log_to_stderr, print_json
 from deltawitness.cli.diff import DIFFERENT, errors_exit_with_2, finite
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, settings_of
+from deltawitness.cli.run_ledger import default_folder
 from deltawitness.report.releases import (
     print_release_check,
     print_release_diff,
@@ -60,7 +61,10 @@ def create_release_command(
     """
     log_to_stderr()
     with exit_on_ledger_error(root, "written"):
-        made = create_release(name, tables, message=message, settings=settings_of(root))
+        settings = settings_of(root)
+        folder = default_folder(settings)
+        made = create_release(name, tables, message=message, settings=settings)
+        folder.ensure_gitignore()
     if as_json:
         print_json(asdict(made))
     else:

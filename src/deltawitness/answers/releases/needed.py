@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.answers.releases.lookup import place_of
 from deltawitness.answers.releases.values import CheckedTable, NeededFiles, ReleaseTableState
-from deltawitness.answers.table_restore import error_reason, missing_files
+from deltawitness.answers.table_restore import error_reason, missing_files, own_files
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.ledger.tables.releases import ReleasedTable, read_releases
 from deltawitness.run import suppressed
@@ -78,19 +78,11 @@ def _needed(release: str, table: ReleasedTable, settings: Settings) -> NeededFil
         return found
     try:
         last = place_of(table, settings).open(None)
-        removed = set(opened.file_uris()) - set(last.file_uris())
+        there = own_files(opened) - own_files(last) - set(checked.missing)
         with suppressed():
-            deleted = last.vacuum(dry_run=True)
+            now = there.intersection(last.vacuum(dry_run=True))
     except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
         return replace(found, reason=f"the last version cannot be read: {error_reason(error)}")
-    start = last.table_uri.rstrip("/")
-    missing = {_below(start, path) for path in checked.missing}
-    there = {_below(start, path) for path in removed} - missing
-    now = there & {_below(start, path) for path in deleted}
-    if not there and not missing:
+    if not there and not checked.missing:
         return None
     return replace(found, vacuum_now=len(now), vacuum_later=len(there) - len(now))
-
-
-def _below(start: str, path: str) -> str:
-    return path.removeprefix(start).lstrip("/")
