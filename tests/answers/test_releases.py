@@ -28,6 +28,7 @@ from deltawitness import (
 from deltawitness.answers.releases import question, restore
 from deltawitness.answers.releases.needed import files_that_releases_need
 from deltawitness.exceptions import LedgerLookupError, ReleaseError
+from deltawitness.locations import canonical_uri
 from deltawitness.semconv import RESTORED_RELEASE
 
 
@@ -190,6 +191,11 @@ def test_a_vacuum_of_files_that_a_release_needs_is_found(lake):
     retention = {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
     lake.open("orders").alter.set_table_properties(retention)
     assert lake.needed() == {("nov", "orders"): ("ok", 2, 0, 0)}
+    (orders,) = files_that_releases_need(lake.settings, canonical_uri(lake.uri("orders")))
+    assert orders.message == (
+        "release nov needs orders@0: a vacuum would now delete 2 of its files"
+    )
+    assert files_that_releases_need(lake.settings, canonical_uri(lake.uri("items"))) == []
     lake.open("orders").vacuum(dry_run=False)
     assert lake.needed() == {("nov", "orders"): ("incomplete", 0, 0, 2)}
     found = verify_release("nov", root=lake.root)

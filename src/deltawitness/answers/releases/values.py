@@ -166,3 +166,13 @@ class NeededFiles:
     vacuum_later: int = 0
     missing: int = 0
     reason: str | None = None
+
+    @property
+    def message(self) -> str:
+        """What is wrong or will be, in one sentence."""
+        start = f"release {self.release} needs {self.table}"
+        if self.reason is not None:
+            return f"{start}: {self.reason}"
+        if self.vacuum_now:
+            return f"{start}: a vacuum would now delete {self.vacuum_now:,} of its files"
+        return f"{start}: a later vacuum would delete {self.vacuum_later:,} of its files"
