@@ -458,8 +458,12 @@ SPOOL_DIRECTORY: Final = "cache_spool"
 PLAN_DIRECTORY: Final = "_plans"
 """Folder in a cache entry for its plans; readers of Delta tables and VACUUM ignore it."""
 
-PROGRAM_PLANS_DIRECTORY: Final = "program_plans"
-"""Folder under a local cache root for the plans of programs (`deltawitness plan`)."""
+PROGRAM_PLANS_DIRECTORY: Final = ".program_plans"
+"""Folder under a local cache root for the plans of programs (`deltawitness plan`); hidden, so that a search for
+tables does not find clones."""
+
+PLANNED_ROOT_DIRECTORY: Final = "root"
+"""Folder in the folder of a plan that is the cache root of the planned program."""
 
 LOCK_DIRECTORY: Final = "cache_locks"
 """Folder under a local cache root for the locks of entries that are being computed."""

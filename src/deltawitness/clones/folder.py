@@ -20,10 +20,12 @@ from deltawitness.locations import (
     strip_credentials,
     table_id,
 )
+from deltawitness.semconv import PLANNED_ROOT_DIRECTORY
 
 __all__ = ["Clone", "CloneFolder"]
 
-_TABLES, _REFUSED, _LOADED, _RECORD = "tables", "refused", "loaded", "clone.json"
+_TABLES, _DRAFTS, _REFUSED, _LOADED = "tables", "drafts", "refused", "loaded"
+_RECORD = "clone.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,16 @@ class CloneFolder:
         """Whether a process has redirected its tables to this folder."""
         return (self.path / _LOADED).exists()
 
+    @property
+    def root(self) -> Path:
+        """The cache root of the planned program."""
+        return self.path / PLANNED_ROOT_DIRECTORY
+
     def remove_tables(self) -> None:
-        """Delete the clones; the tables keep their files."""
-        shutil.rmtree(self.path / _TABLES, ignore_errors=True)
+        """Delete the clones, and the ledger and the cache of the program; the tables keep their files."""
+        for name in (_TABLES, _DRAFTS, PLANNED_ROOT_DIRECTORY, _REFUSED):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / _LOADED).unlink(missing_ok=True)
 
     def _refuse(self, location: str, reason: str) -> NoReturn:
         msg = f"{strip_credentials(location)}: {reason}"
@@ -132,7 +141,7 @@ class CloneFolder:
     def _make(self, uri: str, path: str, final: Path) -> None:
         """Clone a table; another process may do the same at the same time, and one of them wins."""
         name = last_segment(uri) or "table"
-        draft = self.path / "drafts" / uuid.uuid4().hex
+        draft = self.path / _DRAFTS / uuid.uuid4().hex
         draft.mkdir(parents=True)
         try:
             clone_table(Path(path), draft / name)

@@ -14,25 +14,22 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deltawitness.clones.folder import CloneFolder
 from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS, WriteSeam
 from deltawitness.exceptions import PlanError
 from deltawitness.import_hooks import when_imported
 from deltawitness.locations import local_path
 
-__all__ = ["clone_folder", "install_redirection", "redirected"]
+if TYPE_CHECKING:
+    from deltawitness.clones.folder import CloneFolder
+
+__all__ = ["install_redirection", "redirected"]
 
 Call = Callable[..., Any]
 
 _folder: CloneFolder | None = None
 _originals: dict[str, Call] = {}
-
-
-def clone_folder() -> CloneFolder | None:
-    """Return the folder of the clones; None if the tables of this process are not redirected."""
-    return _folder
 
 
 def install_redirection(path: str) -> None:
@@ -41,6 +38,8 @@ def install_redirection(path: str) -> None:
     Args:
         path: the folder of the clones.
     """
+    from deltawitness.clones.folder import CloneFolder  # noqa: PLC0415 - only planned programs need it
+
     global _folder  # noqa: PLW0603 - one redirection per process
     if _folder is None:
         _folder = CloneFolder(path)

@@ -46,7 +46,7 @@ class PlanRequest:
         job: job name for the run.
         message: why the program writes.
         options: how rows are compared.
-        keep: whether the clones are kept.
+        keep: whether the clones stay in the folder of the plan.
         any_program: whether a command is accepted that is not a Python program.
     """
 
@@ -82,7 +82,7 @@ def plan(  # noqa: PLR0913 - keyword-only options
         message: why the program writes.
         key: the columns that identify a row, in tables that have them; else rows are compared as multisets.
         rows: whether rows are compared, which needs DataFusion.
-        keep: whether the clones are kept; else they are deleted.
+        keep: whether to leave the clones in the folder of the plan; else they are deleted.
         any_program: also accept a command that is not a Python program. Writes of processes that do not
             load this package are real.
         root: the cache root in which the plan is stored; as for :func:`show`.
@@ -127,11 +127,11 @@ def make_plan(request: PlanRequest, settings: Settings, runner: Runner) -> Progr
     try:
         files = hashes_of_files(request.command, directory)
         exit_code = runner(list(request.command), environment)
-        found = _planned(request, folder, settings)
+        tables, notes = _planned(request, folder, settings)
+        refused = tuple(folder.refused())
     finally:
         if not request.keep:
             folder.remove_tables()
-    tables, notes = found
     result = ProgramPlan(
         plan_id=plan_id,
         command=request.command,
@@ -141,7 +141,7 @@ def make_plan(request: PlanRequest, settings: Settings, runner: Runner) -> Progr
         created=datetime.now(UTC),
         exit_code=exit_code,
         tables=tables,
-        refused=tuple(folder.refused()),
+        refused=refused,
         notes=notes,
         clones=str(folder.path) if request.keep else None,
     )
@@ -149,11 +149,16 @@ def make_plan(request: PlanRequest, settings: Settings, runner: Runner) -> Progr
     return result
 
 
+_OF_ANOTHER_RUN = (Env.EVENTS_FILE, Env.SUPERVISOR, Env.REPLACED_PID, Env.IMPLICIT_RUN)
+"""Variables of a `deltawitness run` in which this command may run, and whose summary it must not change."""
+
+
 def _environment(request: PlanRequest, folder: CloneFolder) -> dict[str, str]:
     path = os.environ.get("PYTHONPATH")
     given = {Env.JOB: request.job, Env.MESSAGE: request.message}
+    others = {name.value for name in _OF_ANOTHER_RUN}
     return {
-        **os.environ,
+        **{name: text for name, text in os.environ.items() if name not in others},
         **{name.value: text for name, text in given.items() if text is not None},
         "PYTHONPATH": os.pathsep.join([SITE_DIRECTORY, *([path] if path else [])]),
         Env.ACTIVATE.value: ACTIVATE_TOP,
@@ -180,7 +185,7 @@ def _planned(
     if options.rows and not is_installed("datafusion"):
         options = DiffOptions(rows=False)
         notes.append("rows were not compared: DataFusion is not installed")
-    ledger = LedgerListing(LedgerRoot(str(folder.path / "root")))
+    ledger = LedgerListing(LedgerRoot(str(folder.root)))
     clones = [clone for clone in folder.clones() if not _is_temporary(clone)]
     tables = tuple(planned_table(clone, options, ledger, settings) for clone in clones)
     notes += _notes(clones, tables)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from deltawitness.locations import is_uri, local_path, table_id
 from deltawitness.run_origin import process_origin
-from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIRECTORY, Env
+from deltawitness.semconv import (
+    DEFAULT_CACHE_ROOT,
+    LOCK_DIRECTORY,
+    PLANNED_ROOT_DIRECTORY,
+    SPOOL_DIRECTORY,
+    Env,
+)
 from deltawitness.settings import LedgerMode, Settings, state_folder
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ def absolute_root(settings: Settings) -> str:
     While a program is planned, it is in the folder of the plan: no ledger and no cache is written.
     """
     if plan := os.environ.get(Env.PLAN_FOLDER):
-        return str(Path(plan, "root"))
+        return str(Path(plan, PLANNED_ROOT_DIRECTORY))
     given = settings.cache_root or DEFAULT_CACHE_ROOT
     return given if is_uri(given) else str(Path(given).absolute())
 
