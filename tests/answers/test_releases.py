@@ -295,3 +295,28 @@ def test_a_session_serves_the_tables_of_a_release(lake):
     with pytest.raises(ReleaseError, match="items@0 of release nov: the table was deleted"):
         other.register_release("nov", root=lake.root)
     assert not other.table_exist("orders")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["remote", "local"])
+def test_a_release_of_tables_on_an_object_store(server, tmp_path, place):
+    """The ledger is on the store or on a local disk; both need the storage options."""
+    options = server.options
+    root = f"s3://lake/releases-{place}/root" if place == "remote" else str(tmp_path / "root")
+    settings = Settings(
+        cache_root=root, storage_options=options, spool_dir=str(tmp_path / "spools")
+    )
+    uris = [f"s3://lake/releases-{place}/{name}" for name in ("orders", "items")]
+    for uri in uris:
+        write_deltalake(uri, pa.table({"id": [1, 2]}), storage_options=options)
+    create_release("nov", uris, settings=settings)
+    with pytest.raises(ReleaseError, match="there is a release nov"):
+        create_release("nov", uris, settings=settings)
+    DeltaTable(uris[0], storage_options=options).delete("id = 1")
+    assert diff_releases("nov", settings=settings).is_different
+    assert [each.vacuum_later for each in files_that_releases_need(settings)] == [1]
+    ctx = ObservedSessionContext()
+    ctx.register_release("nov", root=root, storage_options=options)
+    assert ctx.table("orders").count() == 2
+    assert restore_release("nov", apply=True, settings=settings).is_complete
+    assert verify_release("nov", settings=settings).is_ok

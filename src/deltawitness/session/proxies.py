@@ -322,8 +322,8 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         Args:
             name: name of the release (:func:`deltawitness.create_release`).
             root: the cache root of the ledger with the release; that of the settings when None.
-            storage_options: as for `DeltaTable`, for tables on an object store; those of the settings when
-                None.
+            storage_options: as for `DeltaTable`, for a ledger and tables on an object store; those of the
+                settings when None.
 
         Returns:
             The names of the tables.

@@ -94,7 +94,12 @@ def open_version(named: NamedTable, settings: Settings) -> OpenVersion:
             plain = _is_plain(table)
     except Exception as error:
         raise _unreadable(named, error) from error
-    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    # A release without statistics of any file has no column of their numbers of rows.
+    absent = [None] * actions.num_rows
+    columns = (
+        actions[name].to_pylist() if name in actions.column_names else absent
+        for name in ("path", "size_bytes", "num_records")
+    )
     files = {path: (size, rows) for path, size, rows in zip(*columns, strict=True)}
     name = TableVersion(table.version(), named.name, named.uri, table_id(named.uri))
     return OpenVersion(name, table, files, plain)

@@ -19,7 +19,6 @@ from deltawitness.answers.run_report import read_run
 from deltawitness.clones.clone import last_commit
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
-from deltawitness.exceptions import LedgerLookupError
 from deltawitness.extras import require
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import absolute_root, root_of
@@ -145,7 +144,7 @@ def _family(run_id: str | None, settings: Settings) -> frozenset[str]:
         return frozenset()
     try:
         report = read_run(LedgerListing(root_of(settings)), run_id)
-    except (LedgerLookupError, OSError):
+    except Exception:  # noqa: BLE001 - without a ledger, commits of child runs count as those of others
         return frozenset({run_id})
     return frozenset({run_id, *(run["run_id"] for run in report.family())})
 

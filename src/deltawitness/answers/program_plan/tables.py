@@ -11,9 +11,10 @@ from deltawitness.answers.diff.tables import DiffOptions, diff_tables
 from deltawitness.answers.diff.versions import columns_of, open_version
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.program_plan.values import PlannedState, PlannedTable
+from deltawitness.answers.table_restore import error_reason
 from deltawitness.clones.clone import last_commit, link_files
 from deltawitness.clones.folder import Clone
-from deltawitness.exceptions import DeltaWitnessError, DiffError
+from deltawitness.exceptions import DiffError
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.locations import canonical_uri, last_segment, table_id
 from deltawitness.settings import Settings
@@ -47,8 +48,8 @@ def planned_table(
             return _created(table, clone, ledger, settings)
         if table.state is PlannedState.CHANGE:
             return _changed(table, clone, options, ledger, settings)
-    except (DeltaWitnessError, OSError) as error:
-        return replace(table, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
+        return replace(table, problem=error_reason(error))
     return table
 
 

@@ -34,7 +34,8 @@ def register_release(
         ctx: the session.
         name: name of the release.
         root: the cache root of the ledger with the release; that of the settings when None.
-        storage_options: as for `DeltaTable`, for tables on an object store.
+        storage_options: as for `DeltaTable`, for a ledger and tables on an object store; those of the
+            settings when None.
 
     Returns:
         The names of the tables.
@@ -47,18 +48,20 @@ def register_release(
 
     observer = current_observer()
     settings = Settings.from_env() if observer is None else observer.settings
-    given = settings if root is None else replace(settings, cache_root=os.fspath(root))
+    options = settings.storage_options if storage_options is None else dict(storage_options)
+    place = settings.cache_root if root is None else os.fspath(root)
+    given = replace(settings, cache_root=place, storage_options=options)
     found = read_releases(root_of(given), name)
     if not found:
         msg = f"there is no release {name}"
         raise ReleaseError(msg)
     session, opened = session_of(ctx), []
     for table in found[0].tables:
-        is_local = local_path(table.uri) is not None
-        given_options = None if storage_options is None else dict(storage_options)
-        options = None if is_local else given_options or given.storage_options
+        local = local_path(table.uri)
         version = DeltaTable(
-            local_path(table.uri) or table.uri, version=table.version, storage_options=options
+            local or table.uri,
+            version=table.version,
+            storage_options=options if local is None else None,
         )
         if str(version.metadata().id) != table.metadata_id:
             msg = f"{table} of release {name}: the table was deleted and created again"
