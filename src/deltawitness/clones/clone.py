@@ -58,23 +58,36 @@ def link_files(source: Path, target: Path) -> None:
     Raises:
         OSError: a file cannot be read, linked or copied.
     """
-    for file in _files(source, without_tables=True):
-        place = target / file.relative_to(source)
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _link(os.path.realpath(file), place)
+    _link_below(str(source), str(target))
 
 
-def _files(folder: Path, *, without_tables: bool = False) -> Iterator[Path]:
+def _link_below(source: str, target: str) -> None:
+    """Link the files of one folder, then those of its subfolders; on text, because tables have many files."""
+    has_target = False
+    with os.scandir(source) as entries:
+        for entry in entries:
+            place = f"{target}{os.sep}{entry.name}"
+            if entry.is_dir():
+                if entry.name != LOG_DIRECTORY and not _is_table(entry.path):
+                    _link_below(entry.path, place)
+                continue
+            if not has_target:
+                os.makedirs(target, exist_ok=True)  # noqa: PTH103 - as above
+                has_target = True
+            _link(os.path.realpath(entry.path) if entry.is_symlink() else entry.path, place)
+
+
+def _is_table(folder: str) -> bool:
+    return os.path.isdir(f"{folder}{os.sep}{LOG_DIRECTORY}")  # noqa: PTH112 - as above
+
+
+def _files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder."""
-    for entry in sorted(os.scandir(folder), key=lambda each: each.name):
-        path = Path(entry.path)
-        if not entry.is_dir():
-            yield path
-        elif not without_tables:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
             yield from _files(path)
-        elif entry.name != LOG_DIRECTORY and not (path / LOG_DIRECTORY).is_dir():
-            yield from _files(path, without_tables=True)
+        else:
+            yield path
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -85,12 +98,12 @@ def _copy(source: Path, target: Path) -> None:
         return  # a clean-up of the log has deleted it
 
 
-def _link(source: str, target: Path) -> None:
+def _link(source: str, target: str) -> None:
     for make in (os.link, os.symlink, shutil.copy2):
         try:
             make(source, target)
-        except FileNotFoundError:
-            return  # a vacuum has deleted it
+        except (FileNotFoundError, FileExistsError):
+            return  # a vacuum has deleted it, or it is linked already
         except OSError:
             continue
         return

@@ -140,7 +140,8 @@ class CloneFolder:
 
     def _make(self, uri: str, path: str, final: Path) -> None:
         """Clone a table; another process may do the same at the same time, and one of them wins."""
-        name = last_segment(uri) or "table"
+        # The engine decodes a path with a percent sign, as if it were a URI.
+        name = (last_segment(uri) or "table").replace("%", "_")
         draft = self.path / _DRAFTS / uuid.uuid4().hex
         draft.mkdir(parents=True)
         try:
