@@ -138,7 +138,7 @@ def test_a_plan_is_not_applied_after_a_change(lake):
 
 
 ROUTES = """
-    import multiprocessing, os, pathlib, subprocess, sys
+    import multiprocessing, os, pathlib, shlex, subprocess, sys
     import pyarrow as pa
     from deltalake import DeltaTable, convert_to_deltalake, write_deltalake
     from deltalake.transaction import AddAction, create_table_with_add_actions
@@ -157,13 +157,16 @@ ROUTES = """
         child = [sys.executable, "-c", "import job; job.append('lake/orders')"]
         subprocess.run(child, check=True)
         subprocess.run(child, check=True, env={"PATH": os.environ["PATH"]})
+        subprocess.run(child, check=True, env={**os.environ, "PYTHONPATH": "elsewhere"})
+        os.environ["PYTHONPATH"] = "elsewhere"
+        assert os.system(shlex.join(child)) == 0
         DeltaLakeInstrumentor().uninstrument()
         append("lake/orders")
         DeltaLakeInstrumentor().instrument(settings=Settings(cache_root="other"))
         for _ in range(2):
             with once("key"):
                 append("lake/orders")
-        assert DeltaTable(place).version() == start + 10, DeltaTable(place).version()
+        assert DeltaTable(place).version() == start + 12, DeltaTable(place).version()
         convert_to_deltalake("lake/files")
         assert DeltaTable("lake/files").count() == 2
         ctx = ObservedSessionContext()
@@ -194,7 +197,7 @@ def test_every_way_to_open_and_write_a_table_is_redirected(lake):
     names = ("files", "copied", "distributed", "made", "created")
     assert states == {"orders": "change", **dict.fromkeys(names, "create")}
     orders = next(each for each in found.tables if each.name == "orders")
-    assert (orders.rows.added, orders.rows.removed) == (10, 0)
+    assert (orders.rows.added, orders.rows.removed) == (12, 0)
     assert any("vacuum deletes files" in note for note in found.notes)
 
 
