@@ -91,9 +91,16 @@ def _replace(package: ModuleType) -> None:
     _rebind("deltalake.writer.convert_to", "convert_to_deltalake", _convert_to_deltalake)
     name = "create_table_with_add_actions"
     _rebind("deltalake.transaction", name, _create_table_with_add_actions)
-    handlers = sys.modules.get("deltalake.fs._base_handler")
-    if handlers is not None:
-        _replace_init(handlers.BaseDeltaStorageHandler)
+    for handler in _storage_handlers():
+        _replace_init(handler)
+
+
+def _storage_handlers() -> list[Any]:
+    """Return the classes of file systems that take the location of a table; they differ by release."""
+    modules = ("deltalake.fs", "deltalake.fs._base_handler")
+    names = ("BaseDeltaStorageHandler", "DeltaStorageHandler")
+    found = [getattr(sys.modules.get(module), name, None) for module in modules for name in names]
+    return [each for each in dict.fromkeys(found) if each is not None and "__init__" in vars(each)]
 
 
 # --- locations ---------------------------------------------------------------------------------------
