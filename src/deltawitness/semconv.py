@@ -573,6 +573,8 @@ class Env(StrEnum):
     """Set by `deltawitness run`: the file to which each process appends a line per write, for the summary."""
     PLAN_FOLDER = "DELTAWITNESS_PLAN_FOLDER"
     """Set by `deltawitness plan`: the folder of the clones to which this process redirects all tables."""
+    PLAN_VERSIONS = "DELTAWITNESS_PLAN_VERSIONS"
+    """Set by `deltawitness apply`: the folder with the versions at which this program must find its tables."""
     SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
     """Set by `deltawitness run`: its process id and the lock that it holds while the program runs."""
     REPLACED_PID = "DELTAWITNESS_REPLACED_PID"

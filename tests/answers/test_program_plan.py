@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import apply, plan, show
+from deltawitness import Settings, apply, plan, show
+from deltawitness.answers.program_plan.application import apply_plan
+from deltawitness.answers.program_plan.question import run_command_line
 from deltawitness.exceptions import PlanError
 
 pytestmark = pytest.mark.slow
@@ -238,3 +240,38 @@ def test_a_plan_of_a_failed_program_cannot_be_applied(lake, capfd):
     assert json.loads(record.read_text())["plan"]["exit_code"] == 7
     if os.name == "posix":
         assert record.stat().st_mode & 0o077 == 0
+
+
+LATE = """
+    import os
+    import pyarrow as pa
+    from deltalake import DeltaTable, write_deltalake
+    for _ in range(2):
+        write_deltalake("lake/raw", pa.table({"id": [4], "x": [4.0]}), mode="append")
+    if os.path.exists("flag"):
+        DeltaTable("lake/wide")
+    else:
+        DeltaTable("lake/orders").delete()
+"""
+
+
+def test_a_commit_between_the_check_and_the_program_is_found(lake, capfd):
+    """The program gets an error when it first opens this table. Tables that the plan lacks are named."""
+    found = plan(program(LATE))
+
+    def run_late(command, environment):
+        write_deltalake("lake/orders", pa.table({"id": [9], "x": [9.0]}), mode="append")
+        return run_command_line(command, environment)
+
+    settings = Settings(cache_root=".deltawitness")
+    done = apply_plan(found.plan_id, settings, run_late)
+    assert done.exit_code == 1
+    assert "lake/orders has changed: it was at 0 in the plan" in capfd.readouterr().err
+    assert {table.name: table.others for table in done.tables} == {"raw": (), "orders": (1,)}
+    assert DeltaTable("lake/orders").count() == 4
+
+    found = plan(program(LATE))
+    Path("flag").touch()
+    done = apply_plan(found.plan_id, settings, run_command_line)
+    assert (done.exit_code, done.unplanned) == (0, (str(lake / "lake" / "wide"),))
+    assert not done.tables[1].is_as_planned

@@ -80,10 +80,10 @@ def test_each_location_has_one_clone(table, tmp_path):
     folder = CloneFolder(tmp_path / "plan")
     (tmp_path / "link").symlink_to(table)
     spellings = [str(table), f"file://{table}/", str(tmp_path / "link"), f"{table}/../t"]
-    places = {folder.clone_of(each) for each in spellings}
-    (place,) = places | {CloneFolder(tmp_path / "plan").clone_of(str(table))}
+    places = {folder.place_of(each) for each in spellings}
+    (place,) = places | {CloneFolder(tmp_path / "plan").place_of(str(table))}
     assert Path(place).name == "t"
-    assert folder.clone_of(place) == place
+    assert folder.place_of(place) == place
     (clone,) = folder.clones()
     assert (clone.path, clone.version) == (str(table), 2)
 
@@ -91,12 +91,12 @@ def test_each_location_has_one_clone(table, tmp_path):
 def test_a_location_without_a_table_has_an_empty_clone(tmp_path):
     """Nothing is created at the location; files of a folder are linked on request."""
     folder = CloneFolder(tmp_path / "plan")
-    place = folder.clone_of(str(tmp_path / "new"))
+    place = folder.place_of(str(tmp_path / "new"))
     assert not Path(place).exists()
     assert not (tmp_path / "new").exists()
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "f.parquet").write_bytes(b"x")
-    place = Path(folder.clone_of(str(tmp_path / "files"), with_files=True))
+    place = Path(folder.place_of(str(tmp_path / "files"), with_files=True))
     assert (place / "f.parquet").read_bytes() == b"x"
     assert [clone.version for clone in folder.clones()] == [None, None]
 
@@ -105,7 +105,7 @@ def test_object_storage_is_refused(tmp_path):
     """The error names the location without credentials, and the folder records it."""
     folder = CloneFolder(tmp_path / "plan")
     with pytest.raises(PlanError, match="s3://bucket/t: it is on an object store"):
-        folder.clone_of("s3://key:secret@bucket/t")
+        folder.place_of("s3://key:secret@bucket/t")
     assert folder.refused() == [
         "s3://bucket/t: it is on an object store; only local tables can be planned"
     ]

@@ -58,7 +58,7 @@ class CloneFolder:
         self.path = Path(os.path.realpath(path))
         self._known: dict[str, Clone] = {}
 
-    def clone_of(self, location: str, *, with_files: bool = False) -> str:
+    def place_of(self, location: str, *, with_files: bool = False) -> str:
         """Return the location of the clone of a table, which is made if it does not exist yet.
 
         Args:

@@ -11,39 +11,59 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS, WriteSeam
 from deltawitness.exceptions import PlanError
 from deltawitness.import_hooks import when_imported
 from deltawitness.locations import local_path
-
-if TYPE_CHECKING:
-    from deltawitness.clones.folder import CloneFolder
+from deltawitness.semconv import Env
 
 __all__ = ["install_redirection", "redirected"]
 
 Call = Callable[..., Any]
 
-_folder: CloneFolder | None = None
+
+class _Tables(Protocol):
+    """What the locations of this process are replaced by."""
+
+    def place_of(self, location: str, *, with_files: bool = False) -> str:
+        """Return the location to open instead of another one."""
+
+    def contains(self, path: str) -> bool:
+        """Return whether a table at a path with resolved links may be written."""
+
+
+_folder: _Tables | None = None
 _originals: dict[str, Call] = {}
 
 
-def install_redirection(path: str) -> None:
-    """Redirect all tables of this process from now on; this cannot be reverted.
+def install_redirection(environ: Mapping[str, str]) -> None:
+    """Redirect all tables of this process to clones, or check their versions, if the environment says so.
+
+    This cannot be reverted.
 
     Args:
-        path: the folder of the clones.
+        environ: the environment; it has the folder of the clones while a program is planned, and that of
+            the planned versions while a plan is applied.
     """
-    from deltawitness.clones.folder import CloneFolder  # noqa: PLC0415 - only planned programs need it
-
     global _folder  # noqa: PLW0603 - one redirection per process
-    if _folder is None:
-        _folder = CloneFolder(path)
-        _folder.mark_loaded()
+    if _folder is not None:
+        return
+    if plan := environ.get(Env.PLAN_FOLDER):
+        from deltawitness.clones.folder import CloneFolder  # noqa: PLC0415 - rarely needed
+
+        clones = CloneFolder(plan)
+        clones.mark_loaded()
+        _folder = clones
+    elif versions := environ.get(Env.PLAN_VERSIONS):
+        from deltawitness.clones.versions import PlannedVersions  # noqa: PLC0415 - as above
+
+        _folder = PlannedVersions(versions)
+    if _folder is not None:
         when_imported("deltalake", _replace)
 
 
@@ -55,14 +75,15 @@ def redirected(location: Any, *, with_files: bool = False) -> Any:
         with_files: also clone the files of a folder that is no table.
 
     Raises:
-        PlanError: the location is on an object store, or the table cannot be cloned.
+        PlanError: the location is on an object store, the table cannot be cloned, or it is not at the
+            version of the plan.
     """
     if _folder is None or not isinstance(location, str | os.PathLike):
         return location
     text = os.fspath(location)
     if not isinstance(text, str) or not text or text.startswith("memory:"):
         return location
-    return _folder.clone_of(text, with_files=with_files)
+    return _folder.place_of(text, with_files=with_files)
 
 
 def _replace(package: ModuleType) -> None:

@@ -11,7 +11,6 @@ from deltawitness.delta_rs.patches import DeltaLakeSeams, import_seams
 from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
 from deltawitness.observe.write_context import current_write_context
-from deltawitness.semconv import Env
 
 __all__ = ["install", "install_for_proxies", "uninstall"]
 
@@ -54,8 +53,7 @@ def uninstall() -> None:
 
 def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
     global _installed, _everything
-    if plan := os.environ.get(Env.PLAN_FOLDER):
-        install_redirection(plan)  # where another `sitecustomize` hides the one that does it
+    install_redirection(os.environ)  # where another `sitecustomize` hides the one that does it
     # Not under the lock: another thread may hold the import lock of an engine and wait for this one.
     import_seams()
     with _lock:

@@ -148,6 +148,8 @@ def print_applied(console: Console, applied: AppliedPlan) -> None:
         return
     if applied.tables:
         print_table(console, _APPLIED, [_applied_cells(table) for table in applied.tables])
+    for path in applied.unplanned:
+        print_line(console, f"note: the plan does not have {path}, which the program has opened")
     different = sum(not table.is_as_planned for table in applied.tables)
     end = "as planned" if not different else f"{different:,} not as planned"
     print_line(console, f"{count_of(len(applied.tables), 'table')}: {end}")

@@ -17,6 +17,7 @@ from deltawitness.answers.program_plan.values import AppliedPlan, AppliedTable, 
 from deltawitness.answers.questions import settings_with
 from deltawitness.answers.run_report import read_run
 from deltawitness.clones.clone import last_commit
+from deltawitness.clones.versions import PlannedVersions
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.extras import require
@@ -41,8 +42,11 @@ def apply(
 
     Each table that the program opened must be at the version of the plan, the files among its arguments
     must be the same, and the plan must have ended with exit code 0. Otherwise the program is not started,
-    and the result has the reasons. The program runs under `deltawitness run` in the working directory of
-    the plan, with the environment of this process.
+    and the result has the reasons. The version is checked again when the program first opens the table:
+    if another writer has committed meanwhile, the program gets a `PlanError`.
+
+    The program runs under `deltawitness run` in the working directory of the plan, with the environment of
+    this process.
 
     Args:
         plan: id of the plan, or an unambiguous prefix of it.
@@ -74,7 +78,11 @@ def apply_plan(prefix: str, settings: Settings, runner: Runner) -> AppliedPlan:
     command = tuple(plan["command"])
     if reasons := tuple(_reasons(plan, files)):
         return AppliedPlan(plan_id=plan["plan_id"], command=command, reasons=reasons)
-    exit_code, run_id = _run(plan, settings, runner)
+    with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
+        versions = PlannedVersions.write(Path(folder, "versions"), _planned(plan))
+        exit_code, run_id = _run(plan, settings, runner, versions)
+        root = str(Path(absolute_root(settings)).resolve())
+        unplanned = [each for each in versions.unplanned() if not Path(each).is_relative_to(root)]
     family = _family(run_id, settings)
     written = (each for each in plan["tables"] if each["state"] in _WRITES)
     return AppliedPlan(
@@ -83,6 +91,7 @@ def apply_plan(prefix: str, settings: Settings, runner: Runner) -> AppliedPlan:
         exit_code=exit_code,
         run_id=run_id,
         tables=tuple(_applied(each, family) for each in written),
+        unplanned=tuple(unplanned),
     )
 
 
@@ -113,20 +122,33 @@ def _change_of(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"{table['name']} was {before} in the plan and is {now}: {table['uri']}"
 
 
-def _run(plan: Mapping[str, Any], settings: Settings, runner: Runner) -> tuple[int, str | None]:
+def _planned(plan: Mapping[str, Any]) -> dict[str, tuple[int | None, str | None]]:
+    """Return the version and the hash of its commit of each table, by path."""
+    return {
+        local_path(each["uri"]) or each["uri"]: (each["version"], each["commit_hash"])
+        for each in plan["tables"]
+    }
+
+
+def _run(
+    plan: Mapping[str, Any], settings: Settings, runner: Runner, versions: PlannedVersions
+) -> tuple[int, str | None]:
     """Run the program observed; return its exit code and the id of its run."""
-    with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
-        summary = Path(folder) / "summary.json"
-        options = {"--job": plan["job"], "--message": plan["message"], "--json": str(summary)}
-        words = [word for pair in options.items() if pair[1] is not None for word in pair]
-        start = [sys.executable, "-c", _STARTER, plan["directory"]]
-        environment = {**os.environ, Env.CACHE_ROOT.value: absolute_root(settings)}
-        environment.pop(Env.ROOT.value, None)
-        exit_code = runner([*start, "run", *words, "--", *plan["command"]], environment)
-        try:
-            return exit_code, json.loads(summary.read_text(encoding="utf-8"))["run_id"]
-        except (OSError, ValueError, KeyError):
-            return exit_code, None
+    summary = versions.path / "summary.json"
+    options = {"--job": plan["job"], "--message": plan["message"], "--json": str(summary)}
+    words = [word for pair in options.items() if pair[1] is not None for word in pair]
+    start = [sys.executable, "-c", _STARTER, plan["directory"]]
+    environment = {
+        **os.environ,
+        Env.CACHE_ROOT.value: absolute_root(settings),
+        Env.PLAN_VERSIONS.value: str(versions.path),
+    }
+    environment.pop(Env.ROOT.value, None)
+    exit_code = runner([*start, "run", *words, "--", *plan["command"]], environment)
+    try:
+        return exit_code, json.loads(summary.read_text(encoding="utf-8"))["run_id"]
+    except (OSError, ValueError, KeyError):
+        return exit_code, None
 
 
 _STARTER = """

@@ -149,6 +149,7 @@ class AppliedPlan:
         exit_code: exit code of the program; None if it was not started.
         run_id: id of its run; None if it was not started.
         tables: the tables that the plan changes or creates.
+        unplanned: paths of tables that the program has opened, and that the plan does not have.
     """
 
     plan_id: str
@@ -157,6 +158,7 @@ class AppliedPlan:
     exit_code: int | None = None
     run_id: str | None = None
     tables: tuple[AppliedTable, ...] = ()
+    unplanned: tuple[str, ...] = ()
 
     @property
     def is_started(self) -> bool:
