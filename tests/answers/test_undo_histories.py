@@ -61,6 +61,7 @@ def rows_of(history, table):
     return dict(zip(found["id"], found["value"], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_undos_restore_the_content_before_the_run(tmp_path, seed):
