@@ -24,7 +24,8 @@ _TABLE = "table_id, table_uri, table_name"
 
 _WRITES = """
 SELECT i.*, r.parent_run_id, r.status AS run_status, r.message AS run_message, r.author,
-       r.code_version, r.system, r.pipeline, r.pipeline_run_id, r.task, r.start_time AS run_start_time, r.end_time AS run_end_time
+       r.code_version, r.system, r.pipeline, r.pipeline_run_id, r.task,
+       r.start_time AS run_start_time, r.end_time AS run_end_time
 FROM {inventory} i LEFT JOIN {runs} r ON r.run_id = i.run_id
 """
 
