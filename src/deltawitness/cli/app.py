@@ -31,6 +31,7 @@ from deltawitness.cli.maintenance import (
     verify_command,
     views_command,
 )
+from deltawitness.cli.mcp import mcp_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
@@ -85,6 +86,7 @@ app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
