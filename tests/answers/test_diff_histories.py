@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from itertools import pairwise
@@ -14,8 +13,9 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import diff
 from deltawitness.exceptions import DiffError
 from helpers.histories import build_history
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 3)
+SEEDS = seeds(1, 2, 40)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
@@ -12,8 +11,9 @@ from deltawitness import errors, runs, show, writes
 from deltawitness.answers.commits import NOT_IN_LEDGER
 from helpers.histories import AUTHOR, build_history
 from helpers.ledger_commands import json_of
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 3)
+SEEDS = seeds(1, 2, 40)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from deltawitness import EdgeKind, impact, lineage
 from helpers.histories import build_history
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 4)
+SEEDS = seeds(1, 3, 40)
 
 KEEPING = {"OPTIMIZE"}
 """Operations of the histories that change no row."""
