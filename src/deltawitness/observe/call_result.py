@@ -97,9 +97,7 @@ def read_first_commit(write: InFlightWrite, location: str) -> None:
         _share_commit(write, location, 0, content)
 
 
-def _share_commit(
-    write: InFlightWrite, location: str, version: int, content: bytes | None
-) -> None:
+def _share_commit(write: InFlightWrite, location: str, version: int, content: bytes | None) -> None:
     """Record a remote commit, if it is the write's own, and let the caller's next read have it."""
     commit = None if content is None else RawCommit(version, content)
     if commit is not None and commit.is_of(write.commit_write_id):
