@@ -1,6 +1,7 @@
 """Tables that a caller has just seen not to exist, so that `write_deltalake` does not open them again.
 
-The engine still checks for itself before it creates a table.
+The engine still checks for itself before it creates a table, except in mode `ignore`: there it appends to a
+table that exists.
 """
 
 from __future__ import annotations

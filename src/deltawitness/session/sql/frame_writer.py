@@ -171,7 +171,9 @@ def _write(  # noqa: PLR0913 - the arguments of one write
         if table is None:
             given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
         observed = observe_write(attributes)
-        opening = absent_table(uri) if table is None else nullcontext()
+        # delta-rs appends in mode `ignore` to a table that `write_deltalake` has not seen.
+        is_looked_up = table is not None or mode is WriteMode.IGNORE
+        opening = nullcontext() if is_looked_up else absent_table(uri)
         with observed, opening, with_operator_metrics(source) as rows, reported:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
