@@ -11,6 +11,7 @@ import pytest
 from deltalake import write_deltalake
 from deltalake.fs import DeltaStorageHandler
 
+from deltawitness import Ledger
 from deltawitness.answers.lists import WriteFilter, list_runs, list_writes
 from deltawitness.answers.lookup import similar_run_ids
 from deltawitness.commit.private_api import writable_store
@@ -143,3 +144,13 @@ def test_the_copies_are_deleted_with_the_listing(root):
     del listing
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_frame_reads_its_copy_as_long_as_it_lives(root, server):
+    """The second read needs no request, and the rows are those of the version that was opened."""
+    append(root, "a")
+    frame = Ledger(root.uri, root.storage_options).inventory().select("write_id")
+    append(root, "b")
+    gc.collect()
+    assert frame.to_pydict() == {"write_id": ["a"]}
+    assert server.requests(frame.collect) == []

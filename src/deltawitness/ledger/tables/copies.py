@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from deltawitness.commit.log import LOG_DIRECTORY, RemoteLog, commit_file
 from deltawitness.commit.private_api import SIZE_UNKNOWN, read_file, remote_store
 from deltawitness.ledger.tables.schema import LedgerRoot, LedgerTable
+from deltawitness.ledger.tables.shards import TableParts, open_parts
 from deltawitness.local_files import BINARY
 from deltawitness.locations import is_uri
 from deltawitness.thread_map import map_in_threads
@@ -29,7 +30,7 @@ from deltawitness.thread_map import map_in_threads
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["TableCopies"]
+__all__ = ["TableCopies", "open_readable"]
 
 MAX_FILES = 64
 """Maximum number of data files of a table that is copied."""
@@ -68,6 +69,11 @@ class TableCopies:
     root: LedgerRoot
     _folder: str | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @classmethod
+    def of(cls, root: LedgerRoot) -> TableCopies | None:
+        """Return an object without copies yet; None for a ledger on a local disk."""
+        return None if root.is_local else cls(root)
 
     def open_tables(self, tables: Sequence[LedgerTable]) -> dict[LedgerTable, DeltaTable | None]:
         """Open tables at their newest versions, copied where possible; None for one that does not exist.
@@ -115,6 +121,30 @@ class TableCopies:
                 self._folder = tempfile.mkdtemp(prefix="deltawitness-")
                 weakref.finalize(self, _remove, self._folder, os.getpid())
             return self._folder
+
+
+def open_readable(
+    root: LedgerRoot,
+    tables: Sequence[LedgerTable],
+    shards: Sequence[str],
+    copies: TableCopies | None,
+) -> dict[LedgerTable, TableParts]:
+    """Open tables of a ledger for queries only: as copies, where the ledger has no shards.
+
+    Args:
+        root: location of the ledger.
+        tables: the tables.
+        shards: names of its shards.
+        copies: where copies are made; None for a ledger on a local disk.
+
+    Raises:
+        OSError: the storage cannot be read.
+        DeltaError: a table is damaged.
+    """
+    if copies is None or shards:
+        return open_parts(root, tables, shards)
+    opened = copies.open_tables(tables)
+    return {table: TableParts(table, main) for table, main in opened.items()}
 
 
 def _remove(folder: str, pid: int) -> None:

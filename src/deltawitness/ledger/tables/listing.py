@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.ledger.tables.copies import TableCopies
+from deltawitness.ledger.tables.copies import TableCopies, open_readable
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     OPENER_COLUMNS,
@@ -25,7 +25,7 @@ from deltawitness.ledger.tables.schema import (
     LedgerRoot,
     LedgerTable,
 )
-from deltawitness.ledger.tables.shards import TableParts, open_parts, shard_names
+from deltawitness.ledger.tables.shards import TableParts, shard_names
 from deltawitness.run import suppressed
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class LedgerListing:
 
     def __post_init__(self) -> None:
         """Choose whether tables are copied."""
-        if not self.root.is_local:
-            self._copies = TableCopies(self.root)
+        self._copies = TableCopies.of(self.root)
 
     def query(self, sql: str) -> list[Row]:
         """Return the rows of a query; columns that a table of an older release lacks are null.
@@ -152,11 +151,8 @@ class LedgerListing:
         """Open the tables that are not open yet, and return all of these."""
         wanted = list(tables)
         missing = [table for table in wanted if table not in self._opened]
-        if missing and self._copies is not None and not self._shards:
-            opened = self._copies.open_tables(missing)
-            self._opened |= {table: TableParts(table, main) for table, main in opened.items()}
-        elif missing:
-            self._opened |= open_parts(self.root, missing, self._shards)
+        if missing:
+            self._opened |= open_readable(self.root, missing, self._shards, self._copies)
         return {table: self._opened[table] for table in wanted}
 
     @cached_property
