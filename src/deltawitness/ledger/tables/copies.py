@@ -91,12 +91,8 @@ class TableCopies:
 
         try:
             return self._open_copy(table)
-        except (
-            NotCopiedError,
-            OSError,
-            DeltaError,
-        ):  # opening the table raises what the caller expects
-            return self.root.open_table(table)
+        except (NotCopiedError, OSError, DeltaError):
+            return self.root.open_table(table)  # raises what the caller expects
 
     def _open_copy(self, table: LedgerTable) -> DeltaTable | None:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
