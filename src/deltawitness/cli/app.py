@@ -18,6 +18,7 @@ from deltawitness.cli.cache import (
 )
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.diff import diff_command
+from deltawitness.cli.doctor import doctor_command
 from deltawitness.cli.errors import errors_command
 from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
@@ -84,6 +85,7 @@ app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command("doctor")(with_storage_options(doctor_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
