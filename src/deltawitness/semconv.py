@@ -477,6 +477,10 @@ the number of a write of the block to the table."""
 LEASE_APP_ID: Final = "deltawitness/lease"
 """Delta application id of the lease for a table's maintenance: an odd version is held, an even one free."""
 
+TABLE_LEASE_APP_ID_PREFIX: Final = "deltawitness/lease/"
+"""Prefix of a Delta application id in the ledger, followed by the id of a table on an object store: the lease
+of its compaction. An odd version is held, an even one free."""
+
 FOLD_APP_ID_PREFIX: Final = "deltawitness/fold/"
 """Prefix of a Delta application id in a main table of the ledger, followed by the id of a shard's table; the
 version is the version of that table whose rows are in the main table."""
@@ -590,6 +594,10 @@ class Env(StrEnum):
     """Add a row to the ledger for each Delta table that a session registers (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
     """Emit the operator metrics of a write's plan as a diagnostic artifact (`true`, `false`)."""
+    CAPTURE_PHASES = "DELTAWITNESS_CAPTURE_PHASES"
+    """Make a child span for each phase of a write that the engine's metrics name (`true`, `false`)."""
+    COMPACTION_WAIT = "DELTAWITNESS_COMPACTION_WAIT"
+    """Seconds that a compaction waits for one of another observed process; 0: compactions take no lease."""
     ROOT = "DELTAWITNESS_ROOT"
     """Another name of `DELTAWITNESS_CACHE_ROOT`."""
     CACHE_ROOT = "DELTAWITNESS_CACHE_ROOT"

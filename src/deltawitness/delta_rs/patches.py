@@ -40,6 +40,7 @@ from deltawitness.commit.seams import (
     WriteSeam,
 )
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
+from deltawitness.delta_rs.compaction_lease import CompactionGuard
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.seam_states import (
     SeamState,
@@ -107,6 +108,7 @@ class DeltaLakeSeams:
         self._leased = threading.local()
         self._source = threading.local()
         self._guards = WriteGuards(position_of)
+        self._compactions = CompactionGuard(observer.settings, only_when)
         self._restore_whole_write: Callable[[], None] = _nothing
 
     def install(self) -> None:
@@ -155,7 +157,8 @@ class DeltaLakeSeams:
 
         def observed(original: Call) -> Any:
             original = self._guards.guard(seam.name, original)
-            return observing(seam, feeding(original) if reads_rows else original)
+            call = observing(seam, feeding(original) if reads_rows else original)
+            return self._compactions.guard(seam.name, call)
 
         self._replacements.replace(owner, seam.name, observed)
 

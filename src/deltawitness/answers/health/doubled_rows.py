@@ -55,7 +55,8 @@ def check_doubled_rows(checkup: Checkup) -> Iterator[HealthFinding]:
             "restore_version": found.second - 1,
         }
         what = "rows that it had removed" if found.is_removal else "their rows"
-        text = f"version {found.second} rewrote {counted(found.files, 'file')} that version {found.first} had removed"
+        files = counted(found.files, "file")
+        text = f"version {found.second} rewrote {files} that version {found.first} had removed"
         if active is not None and not found.copies & active:
             text = f"{text}: {what} were in the table twice, and no longer are"
             yield checkup.finding(HealthCheck.DOUBLED_ROWS, Severity.INFO, text, **evidence)

@@ -229,8 +229,8 @@ def check_leftovers(checkup: Checkup, found: Leftovers | None) -> Iterator[Healt
         yield checkup.finding(
             HealthCheck.ORPHANS,
             Severity.WARNING if orphans > max(size // 10, _MIB) else Severity.INFO,
-            f"{counted(len(found.orphans), 'file')} with {in_words(orphans)} named by no commit of the log: failed"
-            " writes left them, or the log's retention deleted their commits",
+            f"{counted(len(found.orphans), 'file')} with {in_words(orphans)} named by no commit of the"
+            " log: failed writes left them, or the log's retention deleted their commits",
             command=checkup.repairs.write("vacuum(dry_run=False, full=True)"),
             files=len(found.orphans),
             bytes=orphans,

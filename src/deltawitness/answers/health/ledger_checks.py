@@ -69,7 +69,8 @@ def check_observation(checkup: Checkup) -> Iterator[HealthFinding]:
     if not later:
         text = f"{counted(len(foreign), 'commit')} made before the table was observed"
         if not observed:
-            text = f"none of {counted(len(foreign), 'commit')} is observed: start writers with `deltawitness run`"
+            count = counted(len(foreign), "commit")
+            text = f"none of {count} is observed: start writers with `deltawitness run`"
         severity, shown = Severity.INFO, foreign
     else:
         text = (

@@ -45,7 +45,8 @@ def check_log(checkup: Checkup) -> Iterator[HealthFinding]:
         yield checkup.finding(
             HealthCheck.LOG_TAIL,
             Severity.WARNING,
-            f"{len(tail):,} commits {since}: each reader reads all of them. `{_INTERVAL}` is {_interval(state)}",
+            f"{len(tail):,} commits {since}: each reader reads all of them."
+            f" `{_INTERVAL}` is {_interval(state)}",
             command=checkup.repairs.write("create_checkpoint()"),
             commits=len(tail),
             checkpoint=last if checkpoints else None,
