@@ -14,6 +14,7 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.answers.cost import JobCost, TableCost, cost
     from deltawitness.answers.diff.question import diff
     from deltawitness.answers.diff.run_values import (
         DiffCause,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
+    from deltawitness.answers.run_time import OperationTime, RunTime, time
     from deltawitness.answers.shown_commit import ShownCommit
     from deltawitness.answers.shown_run import RunOutput, RunProcess, ShownRun, TraceLink
     from deltawitness.answers.undo import undo
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
         WriteEvent,
         WriteIntent,
         WriteOutcome,
+        WritePhase,
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
@@ -191,6 +194,7 @@ _MODULES = {
     "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
+    "JobCost": "answers.cost",
     "Landed": "events",
     "LaterCommit": "answers.undo_plan",
     "Ledger": "ledger.ledger",
@@ -212,6 +216,7 @@ _MODULES = {
     "ObservedWritePipeline": "pipeline.observed",
     "OnError": "cache.entries.policy",
     "OnceBlock": "app_transactions",
+    "OperationTime": "answers.run_time",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "PhantomRow": "ledger.reconcile.findings",
     "Problem": "ledger.integrity",
@@ -232,6 +237,7 @@ _MODULES = {
     "RunRow": "answers.rows",
     "RunTable": "answers.diff.run_values",
     "RunTableDiff": "answers.diff.run_values",
+    "RunTime": "answers.run_time",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
     "ServeResult": "ledger.drain.serve",
@@ -242,6 +248,7 @@ _MODULES = {
     "ShownCommit": "answers.shown_commit",
     "ShownRun": "answers.shown_run",
     "SizeBucket": "answers.health.values",
+    "TableCost": "answers.cost",
     "TableDiff": "answers.diff.table_values",
     "TableHealth": "answers.health.values",
     "TableNames": "settings",
@@ -259,6 +266,7 @@ _MODULES = {
     "WriteIntent": "events",
     "WriteMode": "pipeline.pipeline",
     "WriteOutcome": "events",
+    "WritePhase": "events",
     "WritePipeline": "pipeline.pipeline",
     "WriteRequest": "pipeline.pipeline",
     "WriteResult": "pipeline.pipeline",
@@ -267,6 +275,7 @@ _MODULES = {
     "adopt": "ledger.ledger",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
+    "cost": "answers.cost",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
     "doctor": "answers.doctor",
@@ -291,6 +300,7 @@ _MODULES = {
     "seam_states": "delta_rs.seam_states",
     "show": "answers.questions",
     "table_id": "locations",
+    "time": "answers.run_time",
     "undo": "answers.undo",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
@@ -355,6 +365,7 @@ __all__ = [
     "InfoResult",
     "InputVersion",
     "IntegrityResult",
+    "JobCost",
     "Landed",
     "LaterCommit",
     "Ledger",
@@ -376,6 +387,7 @@ __all__ = [
     "ObservedWritePipeline",
     "OnError",
     "OnceBlock",
+    "OperationTime",
     "OtelDiagnosticsSink",
     "PhantomRow",
     "Problem",
@@ -398,6 +410,7 @@ __all__ = [
     "RunRow",
     "RunTable",
     "RunTableDiff",
+    "RunTime",
     "SeamState",
     "SeamStatus",
     "ServeResult",
@@ -408,6 +421,7 @@ __all__ = [
     "ShownCommit",
     "ShownRun",
     "SizeBucket",
+    "TableCost",
     "TableDiff",
     "TableHealth",
     "TableNames",
@@ -426,6 +440,7 @@ __all__ = [
     "WriteIntent",
     "WriteMode",
     "WriteOutcome",
+    "WritePhase",
     "WritePipeline",
     "WriteRequest",
     "WriteResult",
@@ -436,6 +451,7 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "cost",
     "current_run",
     "diagnostics_sink",
     "diff",
@@ -463,6 +479,7 @@ __all__ = [
     "show",
     "suppressed",
     "table_id",
+    "time",
     "undo",
     "write_distributed",
     "writes",

@@ -17,6 +17,7 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
 from deltawitness.cli.doctor import doctor_command
 from deltawitness.cli.errors import errors_command
@@ -33,6 +34,7 @@ from deltawitness.cli.maintenance import (
 )
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
+from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
@@ -86,6 +88,8 @@ app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("undo")(with_storage_options(undo_command))
 app.command("doctor")(with_storage_options(doctor_command))
+app.command("time")(with_storage_options(time_command))
+app.command("cost")(with_storage_options(cost_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
