@@ -25,7 +25,7 @@ from deltawitness.answers.health.ledger_checks import (
 )
 from deltawitness.answers.health.log_checks import check_checkpoints, check_log, check_readers
 from deltawitness.answers.health.repairs import Repairs
-from deltawitness.answers.health.table_state import TableState, error_text, read_state
+from deltawitness.answers.health.table_state import TableState, error_text, read_state, reason_text
 from deltawitness.answers.health.values import (
     Health,
     HealthCheck,
@@ -40,7 +40,13 @@ from deltawitness.commit.parallel import LogReaders
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.schema import INVENTORY
-from deltawitness.locations import canonical_uri, is_uri, last_segment, local_path
+from deltawitness.locations import (
+    canonical_uri,
+    is_uri,
+    last_segment,
+    local_path,
+    strip_credentials,
+)
 from deltawitness.settings import Settings
 
 __all__ = ["COMMITS", "doctor", "named_tables"]
@@ -144,10 +150,13 @@ def _tables_of(ledger: LedgerListing, name: str, settings: Settings) -> Iterator
         options = None if local_path(name) is not None else settings.storage_options
         searched = find_tables(name, options)
         if searched.errors and not searched.tables:
-            msg = f"{name} cannot be read: {searched.errors[0].text}"
+            msg = (
+                f"{strip_credentials(name)} cannot be read: {reason_text(searched.errors[0].text)}"
+            )
             raise LedgerLookupError(msg)
         if searched.tables:
-            yield from map(_named, searched.tables)
+            # A folder that cannot be listed may have tables: it is a table that cannot be read.
+            yield from map(_named, (*searched.tables, *(each.location for each in searched.errors)))
             return
         if glob.has_magic(name) or os.path.isdir(name):  # noqa: PTH112 - text
             msg = f"there is no Delta table below {name}"

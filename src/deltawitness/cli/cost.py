@@ -27,7 +27,7 @@ def cost_command(
     tables: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TABLE]...",
+            metavar="TABLE",
             help="Names, ids, paths or URIs of tables, folders of tables, or globs; by default all tables"
             " of the ledger.",
         ),

@@ -99,8 +99,9 @@ def check_files(checkup: Checkup) -> Iterator[HealthFinding]:
             HealthCheck.MISSING_FILES,
             Severity.ERROR,
             f"{counted(len(missing), 'file')} of version {state.snapshot.version} not on the storage, such"
-            f" as {missing[0]}: restore them from a copy, or remove them from the table, with their rows",
-            command=checkup.repairs.write("repair()"),
+            f" as {missing[0]}: restore them from a copy. `repair()` removes them and their rows from the"
+            " table; with `dry_run=True` it only lists them",
+            command=checkup.repairs.write("repair(dry_run=True)"),
             files=missing[:100],
             version=state.snapshot.version,
         )

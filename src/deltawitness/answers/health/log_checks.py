@@ -108,11 +108,13 @@ def check_checkpoints(checkup: Checkup) -> Iterator[HealthFinding]:
     if problem is None and named is None and complete:
         problem = "is missing: readers list the log to find a checkpoint"
     if problem is not None:
+        # delta-rs writes no second checkpoint of a version.
+        can_write = bool(state.versions) and state.versions[-1] not in complete
         yield checkup.finding(
             HealthCheck.LAST_CHECKPOINT,
             Severity.WARNING,
-            f"{_LAST} {problem}",
-            command=checkup.repairs.write("create_checkpoint()"),
+            f"{_LAST} {problem}{'' if can_write else '. The next checkpoint replaces it'}",
+            command=checkup.repairs.write("create_checkpoint()") if can_write else None,
             named=named,
             checkpoints=complete,
         )
@@ -125,7 +127,8 @@ def _damaged(checkup: Checkup, version: int, reason: str, *, is_last: bool) -> H
     text = f"the checkpoint of version {version} is damaged: {reason}"
     command = None
     if not is_last:
-        command = checkup.repairs.write("create_checkpoint()")
+        text += ". Readers ignore it"
+        command = checkup.repairs.delete(state.checkpoints[version])
     elif has_commits:
         text += f". The log has all commits: delete {names} and {_LAST}, then create a checkpoint"
         files = [*state.checkpoints[version], _LAST]

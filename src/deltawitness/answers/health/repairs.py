@@ -40,6 +40,17 @@ class Repairs:
         where = f"{Env.ROOT.value}={shlex.quote(self._root[1])} " if self._root else ""
         return where + shlex.join(words)
 
+    def delete(self, names: Iterable[str]) -> str | None:
+        """Return the command that deletes files of the log; None on an object store.
+
+        Args:
+            names: names of the files.
+        """
+        if is_uri(self._place):
+            return None
+        paths = [str(Path(self._place, LOG_DIRECTORY, name)) for name in names]
+        return shlex.join(["rm", "-f", *paths])
+
     def delete_and_write(self, names: Iterable[str], call: str) -> str | None:
         """Return the command that deletes files of the log and calls a method; None on an object store.
 
@@ -47,10 +58,8 @@ class Repairs:
             names: names of the files.
             call: the call.
         """
-        if is_uri(self._place):
-            return None
-        paths = [str(Path(self._place, LOG_DIRECTORY, name)) for name in names]
-        return f"{shlex.join(['rm', '-f', *paths])} && {self.write(call)}"
+        deletion = self.delete(names)
+        return None if deletion is None else f"{deletion} && {self.write(call)}"
 
     def question(self, command: str, *options: str) -> str:
         """Return a command of deltawitness about the table.

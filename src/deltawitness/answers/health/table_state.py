@@ -21,7 +21,15 @@ from deltawitness.settings import LedgerMessages, Settings
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["ActiveFile", "Snapshot", "TableState", "error_text", "read_snapshot", "read_state"]
+__all__ = [
+    "ActiveFile",
+    "Snapshot",
+    "TableState",
+    "error_text",
+    "read_snapshot",
+    "read_state",
+    "reason_text",
+]
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\.[0-9a-f-]{36})?\.\w+")
@@ -187,8 +195,19 @@ def _add_problem(state: TableState, part: str, error: BaseException) -> None:
 
 def error_text(error: BaseException) -> str:
     """Return the text of an error of an engine, without secrets; its class if it has none."""
-    text = message_for_ledger(strip_credentials(str(error)), LedgerMessages.SAFE)
-    return (text or type(error).__name__).rstrip(".")
+    return reason_text(str(error)) or type(error).__name__
+
+
+def reason_text(message: str) -> str:
+    """Return the message of an engine in one line of at most 300 characters, without secrets."""
+    if "no credentials found" in message:  # delta-rs lists every place where it looks
+        return "no credentials found"
+    plain = _TERMINAL_CODE.sub("", strip_credentials(message))
+    text = message_for_ledger(plain, LedgerMessages.SAFE) or ""
+    return text[:300].rstrip(". ")
+
+
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def read_snapshot(state: TableState, version: int | None = None) -> Snapshot:

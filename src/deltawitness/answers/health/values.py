@@ -112,7 +112,8 @@ class TableHealth:
         version: its newest version; None if it cannot be read.
         files: number of files of the newest version; None if it cannot be read.
         bytes: their size; None if it cannot be read.
-        rows: number of rows; None if the statistics of the files do not say.
+        rows: number of rows in the files, also of those that deletion vectors delete; None if the statistics do
+            not say.
         partitions: number of partitions; None for a table without partition columns.
         sizes: the files of the newest version by size, as a histogram.
         commits: number of commits in the log.

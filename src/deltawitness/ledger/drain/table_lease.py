@@ -70,10 +70,10 @@ class TableLease:
         self._stop = threading.Event()
 
     def acquire(self, timeout: float) -> bool:
-        """Acquire the lease; return whether that succeeded in time.
+        """Wait for the lease; return whether it was acquired in time.
 
         Args:
-            timeout: seconds to wait. After them the lease is released as soon as it is acquired.
+            timeout: seconds to wait. If the lease is acquired later, it is released at once.
         """
         thread = threading.Thread(target=self._run, name="deltawitness-lease", daemon=True)
         if not start_thread(thread):
