@@ -122,7 +122,8 @@ def check_checkpoints(checkup: Checkup) -> Iterator[HealthFinding]:
 
 def _damaged(checkup: Checkup, version: int, reason: str, *, is_last: bool) -> HealthFinding:
     state = checkup.state
-    has_commits = bool(state.versions) and state.versions[0] == 0
+    earlier = [each for each in state.complete_checkpoints if each < version]
+    has_commits = bool(state.versions) and not _gaps(state.versions, earlier)
     names = ", ".join(state.checkpoints[version])
     text = f"the checkpoint of version {version} is damaged: {reason}"
     command = None
@@ -130,11 +131,11 @@ def _damaged(checkup: Checkup, version: int, reason: str, *, is_last: bool) -> H
         text += ". Readers ignore it"
         command = checkup.repairs.delete(state.checkpoints[version])
     elif has_commits:
-        text += f". The log has all commits: delete {names} and {_LAST}, then create a checkpoint"
+        text += f". The log has the commits that replace it: delete {names} and {_LAST}, then create one"
         files = [*state.checkpoints[version], _LAST]
         command = checkup.repairs.delete_and_write(files, "create_checkpoint()")
     else:
-        text += ". The commits before it are not in the log: restore the file from a copy"
+        text += ". The log lacks the commits that replace it: restore the file from a copy"
     return checkup.finding(
         HealthCheck.DAMAGED_CHECKPOINT,
         Severity.ERROR if is_last else Severity.WARNING,
