@@ -14,7 +14,8 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
-    from deltawitness.answers.cost import JobCost, TableCost, cost
+    from deltawitness.answers.cost import cost
+    from deltawitness.answers.cost_values import JobCost, TableCost
     from deltawitness.answers.diff.question import diff
     from deltawitness.answers.diff.run_values import (
         DiffCause,
@@ -194,7 +195,7 @@ _MODULES = {
     "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
-    "JobCost": "answers.cost",
+    "JobCost": "answers.cost_values",
     "Landed": "events",
     "LaterCommit": "answers.undo_plan",
     "Ledger": "ledger.ledger",
@@ -248,7 +249,7 @@ _MODULES = {
     "ShownCommit": "answers.shown_commit",
     "ShownRun": "answers.shown_run",
     "SizeBucket": "answers.health.values",
-    "TableCost": "answers.cost",
+    "TableCost": "answers.cost_values",
     "TableDiff": "answers.diff.table_values",
     "TableHealth": "answers.health.values",
     "TableNames": "settings",

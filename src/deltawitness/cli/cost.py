@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.answers.cost import cost
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import (
@@ -54,6 +53,8 @@ def cost_command(
 
     deltawitness cost orders --job load --json
     """
+    from deltawitness.answers.cost import cost  # noqa: PLC0415 - heavy
+
     with exit_on_ledger_error(root, "read"):
         listed_ledger(root)  # its error message names the options
         found = cost(*(tables or ()), job=job, since=since, files=files, settings=settings_of(root))

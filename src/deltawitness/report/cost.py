@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from deltawitness.answers.cost import JobCost, TableCost
+from deltawitness.answers.cost_values import JobCost, TableCost
 from deltawitness.report.format import number, size
 from deltawitness.report.tables import Column, print_line, print_table
 
