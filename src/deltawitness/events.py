@@ -283,7 +283,7 @@ class WriteEvent:
         pid: process id.
         call_site: the line of the program that made the write.
         overhead_ns: nanoseconds that the observation took on the calling thread, before and after the engine's
-            call.
+            call; None if they were not measured.
         phases: the phases of the engine's call; only with the setting `capture_phases`.
     """
 
@@ -299,7 +299,7 @@ class WriteEvent:
     thread: str | None = None
     pid: int | None = None
     call_site: CallSite | None = None
-    overhead_ns: int = 0
+    overhead_ns: int | None = None
     phases: tuple[WritePhase, ...] = ()
 
     @property
