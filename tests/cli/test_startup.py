@@ -63,6 +63,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_listing_imports_neither_pandas_nor_the_drain(place):
     """A command that lists rows starts without an engine besides delta-rs.
 

@@ -31,7 +31,9 @@ from deltawitness.cli.maintenance import (
     optimize_command,
     serve_command,
     verify_command,
+    views_command,
 )
+from deltawitness.cli.mcp import mcp_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.run_time import time_command
@@ -45,7 +47,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ledger = typer.Typer(
-    no_args_is_help=True, help="Compact, fold, serve, expire and check the ledger."
+    no_args_is_help=True, help="Compact, fold, serve, expire, check and query the ledger."
 )
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
@@ -90,6 +92,7 @@ app.command("undo")(with_storage_options(undo_command))
 app.command("doctor")(with_storage_options(doctor_command))
 app.command("time")(with_storage_options(time_command))
 app.command("cost")(with_storage_options(cost_command))
+app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
@@ -99,6 +102,7 @@ ledger.command("optimize")(with_storage_options(optimize_command))
 ledger.command("fold")(with_storage_options(fold_command))
 ledger.command("expire")(with_storage_options(expire_command))
 ledger.command("serve")(with_storage_options(serve_command))
+ledger.command("views")(with_storage_options(views_command))
 ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
 app.command("verify")(with_storage_options(verify_run_command))
