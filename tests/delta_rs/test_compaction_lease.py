@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
+import stat
 import sys
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from deltawitness import DeltaLakeInstrumentor, Settings, suppressed
 from deltawitness.commit.duplicates import find_duplicate_rewrites
 from deltawitness.commit.engine_version import has_release
 from deltawitness.commit.log import open_log
-from deltawitness.delta_rs.compaction_lease import CompactionGuard, _open_lock
+from deltawitness.delta_rs.compaction_lease import CompactionGuard, _lock
 from deltawitness.ledger.drain import table_lease
 from deltawitness.ledger.drain.table_lease import TableLease
 from deltawitness.ledger.tables.schema import LedgerRoot
@@ -128,8 +130,8 @@ def test_compactions_that_are_not_observed_or_take_no_lease_are_as_before(table,
 def test_a_held_lease_delays_a_compaction_for_a_bounded_time(table, caplog):
     """When the wait is over, the compaction proceeds, and a warning names the table and the next step."""
     observe(compaction_wait=0.05)
-    descriptor = _open_lock(table)
-    assert try_lock(descriptor)
+    descriptor, is_held = _lock(table, 0.0)
+    assert is_held
     try:
         with caplog.at_level(logging.WARNING, "deltawitness"):
             assert DeltaTable(table).optimize.compact()["numFilesRemoved"] == FILES
@@ -142,8 +144,7 @@ def test_a_held_lease_delays_a_compaction_for_a_bounded_time(table, caplog):
 
 
 def hold(uri, sending):
-    descriptor = _open_lock(uri)
-    sending.send(try_lock(descriptor))
+    sending.send(_lock(uri, 0.0))
     signal.pause()
 
 
@@ -152,7 +153,7 @@ def hold(uri, sending):
 def test_the_lease_of_a_killed_process_is_free(table, caplog):
     """The lease ends with its holder, also by SIGKILL."""
     process, receiving = start_process(hold, table)
-    assert receiving.recv()
+    assert receiving.recv()[1]
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     observe(compaction_wait=30.0)
@@ -186,11 +187,32 @@ def test_rows_that_an_unobserved_compaction_doubled_are_reported(table, caplog):
     assert f"restore version {FILES}." in caplog.records[0].getMessage()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are never locked there")
+def test_where_a_folder_cannot_be_locked_the_lock_is_that_of_a_file(table, tmp_path, monkeypatch):
+    """On NFS, which refuses locks of folders, a file of the user's state folder is locked."""
+
+    def refuse_folders(descriptor, **more):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "no locks of folders")
+        return try_lock(descriptor, **more)
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("deltawitness.delta_rs.compaction_lease.try_lock", refuse_folders)
+    descriptor, is_held = _lock(table, 0.0)
+    second, is_held_twice = _lock(table, 0.0)
+    assert (is_held, is_held_twice) == (True, False)
+    for each in (descriptor, second):
+        os.close(each)
+    (tmp_path / "no").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "no"))
+    assert _lock(table, 0.0) == (None, True)
+
+
 @pytest.mark.internal_errors
 def test_an_error_of_the_lease_does_not_fail_the_compaction(table, monkeypatch):
     """A compaction succeeds where the lease cannot be used."""
     observe()
-    monkeypatch.setattr("deltawitness.delta_rs.compaction_lease._open_lock", lambda _: 1 / 0)
+    monkeypatch.setattr("deltawitness.delta_rs.compaction_lease._lock", lambda *_: 1 / 0)
     assert DeltaTable(table).optimize.compact()["numFilesRemoved"] == FILES
 
 

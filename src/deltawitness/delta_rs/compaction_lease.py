@@ -3,7 +3,7 @@
 Two compactions that start from the same version both commit in delta-rs 1.6.6, and every row is then in
 the table twice. So an observed compaction takes a lease, and then updates its handle to the newest version.
 
-- Table on a local disk: a lock of the folder of its log, without a file of ours (on Windows, and where a
+- Table on a local disk: a lock of the folder of its log, without a file of ours (on Windows and NFS, where a
   folder cannot be locked, of a file in the user's state folder). It is released when the process ends.
 - Table on an object store: a lock of a file in the user's state folder for the processes of this host, and
   a lease in the ledger for those of other hosts, if the ledger is on an object store as well
@@ -94,9 +94,7 @@ class CompactionGuard:
         is_held = True
         try:
             uri = table.table_uri()
-            descriptor = _open_lock(uri)
-            if descriptor is not None:
-                is_held = _lock(descriptor, deadline)
+            descriptor, is_held = _lock(uri, deadline)
             remote = self._remote_lease(uri) if is_held else None
             if remote is not None:
                 is_held = remote.acquire(max(0.0, deadline - time.monotonic()))
@@ -134,32 +132,50 @@ class CompactionGuard:
         return TableLease(root, table_id(uri))
 
 
-def _open_lock(uri: str) -> int | None:
-    """Open what is locked; return None if there is nothing that can be locked."""
-    directory = local_log_directory(uri)
-    if directory is not None and sys.platform != "win32":
-        with suppress(OSError):
-            return os.open(directory, os.O_RDONLY)
-    folder = state_folder() / "deltawitness" / "leases"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return open_lock_file(folder / f"{table_id(uri)}.lock")
-    except OSError:
-        return None
+def _lock(uri: str, deadline: float) -> tuple[int | None, bool]:
+    """Lock the log folder of a table, or the file for its leases on this host.
 
+    Args:
+        uri: location of the table.
+        deadline: the time of `time.monotonic()` at which the wait ends.
 
-def _lock(descriptor: int, deadline: float) -> bool:
-    """Lock an open file; return False if another process has the lock until the deadline.
-
-    A file system without locks counts as locked: there is nothing to wait for.
+    Returns:
+        The open file, None if nothing can be locked, and whether the caller may compact: False if another
+        process has the lock. Where nothing can be locked, there is nothing to wait for.
     """
-    try:
-        while not try_lock(descriptor):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_POLL)
-    except OSError as error:
-        report("lease", error)
+    for open_file in (_open_log_folder, _open_lease_file):
+        try:
+            descriptor = open_file(uri)
+        except OSError:
+            continue
+        if descriptor is None:
+            continue
+        try:
+            return descriptor, _wait_for(descriptor, deadline)
+        except OSError:  # this file system has no locks, or none of folders, as NFS
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return None, True
+
+
+def _open_log_folder(uri: str) -> int | None:
+    directory = local_log_directory(uri)
+    return None if directory is None or sys.platform == "win32" else os.open(directory, os.O_RDONLY)
+
+
+def _open_lease_file(uri: str) -> int | None:
+    folder = state_folder() / "deltawitness" / "leases"
+    folder.mkdir(parents=True, exist_ok=True)
+    return open_lock_file(folder / f"{table_id(uri)}.lock")
+
+
+def _wait_for(descriptor: int, deadline: float) -> bool:
+    while not try_lock(descriptor):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL)
     return True
 
 
