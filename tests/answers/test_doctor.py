@@ -291,6 +291,28 @@ def test_missing_files_are_an_error(lake):
     assert lake.found("t", HealthCheck.MISSING_FILES, files=False) == []
 
 
+def test_files_with_another_size_are_an_error(lake):
+    """A file that was cut off is named; its content is not read."""
+    lake.append("t", 1)
+    (file,) = Path(lake.uri("t")).glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    (finding,) = lake.found("t", HealthCheck.DAMAGED_FILES)
+    assert (finding.severity, finding.evidence["files"]) == (Severity.ERROR, [file.name])
+
+
+def test_a_damaged_commit_is_no_commit_without_observation(lake):
+    """An empty commit, and one with a line that is not JSON, are an error of readers."""
+    with lake.observed():
+        for number in range(3):
+            lake.append("t", number)
+    log = Path(lake.uri("t"), "_delta_log")
+    (log / f"{1:020d}.json").write_bytes(b"")
+    (log / f"{2:020d}.json").write_bytes(b"[]\n{")
+    (finding,) = lake.found("t", HealthCheck.FOREIGN_READERS)
+    assert finding.evidence["versions"] == [1, 2]
+    assert lake.found("t", HealthCheck.UNANNOTATED) == []
+
+
 def test_partition_values_with_special_characters_are_not_missing(lake):
     """Paths in the log are percent-encoded, those on the storage are not."""
     values = ["a b", "a%b", "ü/x", "=", "#"]

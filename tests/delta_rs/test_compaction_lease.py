@@ -13,7 +13,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Settings, suppressed
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    DiagnosticsChoice,
+    Settings,
+    memory_diagnostics,
+    suppressed,
+)
 from deltawitness.commit.duplicates import find_duplicate_rewrites
 from deltawitness.commit.engine_version import has_release
 from deltawitness.commit.log import open_log
@@ -129,7 +135,7 @@ def test_compactions_that_are_not_observed_or_take_no_lease_are_as_before(table,
 @pytest.mark.skipif(sys.platform == "win32", reason="the lock is that of a file there")
 def test_a_held_lease_delays_a_compaction_for_a_bounded_time(table, caplog):
     """When the wait is over, the compaction proceeds, and a warning names the table and the next step."""
-    observe(compaction_wait=0.05)
+    observe(compaction_wait=0.05, diagnostics_sink=DiagnosticsChoice.MEMORY)
     descriptor, is_held = _lock(table, 0.0)
     assert is_held
     try:
@@ -138,6 +144,8 @@ def test_a_held_lease_delays_a_compaction_for_a_bounded_time(table, caplog):
     finally:
         os.close(descriptor)
     (record,) = caplog.records
+    ((event, properties),) = memory_diagnostics().events
+    assert (event, properties["wait_s"]) == ("compaction.unguarded", 0.05)
     assert record.getMessage().startswith("t: another process compacts the table")
     assert "deltawitness doctor" in record.getMessage()
     assert ids(table) == list(range(FILES))
@@ -179,12 +187,14 @@ def test_rows_that_an_unobserved_compaction_doubled_are_reported(table, caplog):
         other.optimize.compact()  # neither observed nor guarded
         return handle.compact_optimize(None, None, None, None, None, None)
 
-    guarded = CompactionGuard(Settings(), lambda: True).guard(
-        "compact_optimize", compact_after_another
-    )
+    events = []
+    guarding = CompactionGuard(Settings(), lambda: True, lambda *event: events.append(event))
+    guarded = guarding.guard("compact_optimize", compact_after_another)
     with caplog.at_level(logging.ERROR, "deltawitness"):
         guarded(DeltaTable(table)._table)
     assert f"restore version {FILES}." in caplog.records[0].getMessage()
+    ((name, properties),) = events
+    assert (name, properties["restore_version"]) == ("rows.doubled", FILES)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are never locked there")

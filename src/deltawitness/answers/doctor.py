@@ -11,6 +11,7 @@ from functools import partial
 from deltawitness.answers.health.checks import Checkup
 from deltawitness.answers.health.doubled_rows import check_doubled_rows
 from deltawitness.answers.health.file_checks import (
+    check_file_sizes,
     check_files,
     check_leftovers,
     check_partitions,
@@ -223,6 +224,7 @@ def _checks(
     for check in (
         check_doubled_rows,
         check_files,
+        check_file_sizes,
         check_log,
         check_checkpoints,
         check_readers,

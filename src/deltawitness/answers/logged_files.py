@@ -56,6 +56,11 @@ class LoggedCommit:
         return self.metadata.version
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether it is empty, or has lines that cannot be parsed."""
+        return not self.bytes or self.damaged > 0
+
+    @property
     def changes_data(self) -> bool:
         """Whether it changes rows."""
         files = (*self.added.values(), *self.removed.values())

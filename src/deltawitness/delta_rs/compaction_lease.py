@@ -20,7 +20,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,11 @@ from deltawitness.internal_errors import guard, report
 from deltawitness.ledger.tables.locations import is_enabled, root_of
 from deltawitness.local_files import open_lock_file, try_lock, unlock
 from deltawitness.locations import last_segment, strip_credentials, table_id
+from deltawitness.semconv import (
+    DELTA_TABLE_ID,
+    DIAGNOSTIC_COMPACTION_UNGUARDED,
+    DIAGNOSTIC_ROWS_DOUBLED,
+)
 from deltawitness.settings import LedgerMode, Settings, state_folder
 
 if TYPE_CHECKING:
@@ -56,10 +61,17 @@ class CompactionGuard:
     Args:
         settings: how long to wait for the lease, and where the ledger is.
         only_when: called before each compaction; returns whether it is observed.
+        diagnose: records a diagnostic event by its name and properties.
     """
 
-    def __init__(self, settings: Settings, only_when: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        only_when: Callable[[], bool],
+        diagnose: Callable[[str, Mapping[str, object]], None],
+    ) -> None:
         self._settings = settings
+        self._diagnose = diagnose
         self._only_when = only_when
 
     def guard(self, name: str, original: Call) -> Call:
@@ -80,7 +92,7 @@ class CompactionGuard:
             with self._lease(table, wait):
                 first = _update(table)
                 result = original(table, *args, **kwargs)
-                _report_doubled_rows(table, first)
+                self._report_doubled_rows(table, first)
             return result
 
         return guarded
@@ -106,6 +118,9 @@ class CompactionGuard:
                     wait,
                     strip_credentials(uri),
                 )
+                self._diagnose(
+                    DIAGNOSTIC_COMPACTION_UNGUARDED, {DELTA_TABLE_ID: self._id(uri), "wait_s": wait}
+                )
         except Exception as error:  # noqa: BLE001 - the lease never changes the write
             report("lease", error)
         try:
@@ -130,6 +145,40 @@ class CompactionGuard:
         from deltawitness.ledger.drain.table_lease import TableLease  # noqa: PLC0415 - heavy
 
         return TableLease(root, table_id(uri))
+
+    def _id(self, uri: str) -> str:
+        return table_id(uri, key=self._settings.table_id_key)
+
+    def _report_doubled_rows(self, table: RawDeltaTable, first: int | None) -> None:
+        """Report it if a commit since a version was another compaction of the same files."""
+        with guard("lease"):
+            last = table.version()
+            if first is None or last <= first + 1:
+                return
+            uri, versions = table.table_uri(), range(first + 1, last + 1)
+            is_local = local_log_directory(uri) is not None
+            log = open_log(uri) if is_local else TableLog(table, versions)
+            found = next(find_duplicate_rewrites(log, list(versions)), None)
+            if found is None:
+                return
+            _logger.error(
+                "%s: version %d has compacted files that version %d had compacted already, so their rows"
+                " are in the table twice: restore version %d. Run `deltawitness doctor %s`.",
+                last_segment(uri) or "table",
+                found.second,
+                found.first,
+                found.second - 1,
+                strip_credentials(uri),
+            )
+            self._diagnose(
+                DIAGNOSTIC_ROWS_DOUBLED,
+                {
+                    DELTA_TABLE_ID: self._id(uri),
+                    "first": found.first,
+                    "second": found.second,
+                    "restore_version": found.second - 1,
+                },
+            )
 
 
 def _lock(uri: str, deadline: float) -> tuple[int | None, bool]:
@@ -187,25 +236,3 @@ def _update(table: RawDeltaTable) -> int | None:
     except Exception as error:  # noqa: BLE001 - then the engine raises the same error, or none
         report("lease", error)
         return None
-
-
-def _report_doubled_rows(table: RawDeltaTable, first: int | None) -> None:
-    """Log an error if a commit since a version was another compaction of the same files."""
-    with guard("lease"):
-        last = table.version()
-        if first is None or last <= first + 1:
-            return
-        uri, versions = table.table_uri(), range(first + 1, last + 1)
-        is_local = local_log_directory(uri) is not None
-        log = open_log(uri) if is_local else TableLog(table, versions)
-        found = next(find_duplicate_rewrites(log, list(versions)), None)
-        if found is not None:
-            _logger.error(
-                "%s: version %d has compacted files that version %d had compacted already, so their rows"
-                " are in the table twice: restore version %d. Run `deltawitness doctor %s`.",
-                last_segment(uri) or "table",
-                found.second,
-                found.first,
-                found.second - 1,
-                strip_credentials(uri),
-            )

@@ -13,7 +13,7 @@ import functools
 import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,8 +108,11 @@ class DeltaLakeSeams:
         self._leased = threading.local()
         self._source = threading.local()
         self._guards = WriteGuards(position_of)
-        self._compactions = CompactionGuard(observer.settings, only_when)
+        self._compactions = CompactionGuard(observer.settings, only_when, self._diagnose)
         self._restore_whole_write: Callable[[], None] = _nothing
+
+    def _diagnose(self, name: str, properties: Mapping[str, object]) -> None:
+        self._observer.diagnostics.record_event(name, properties)
 
     def install(self) -> None:
         """Replace each seam that the installed delta-rs has with the parameters that are used here.

@@ -15,6 +15,7 @@ from deltawitness.answers.stored_files import StoredFile
 
 __all__ = [
     "Leftovers",
+    "check_file_sizes",
     "check_files",
     "check_leftovers",
     "check_partitions",
@@ -103,6 +104,28 @@ def check_files(checkup: Checkup) -> Iterator[HealthFinding]:
             " table; with `dry_run=True` it only lists them",
             command=checkup.repairs.write("repair(dry_run=True)"),
             files=missing[:100],
+            version=state.snapshot.version,
+        )
+
+
+def check_file_sizes(checkup: Checkup) -> Iterator[HealthFinding]:
+    """Yield a finding if files of the newest version have another size than the log says."""
+    state = checkup.state
+    if state.snapshot is None or state.stored is None:
+        return
+    found = {
+        file.path: (file.size, state.stored[file.path].size)
+        for file in state.snapshot.files
+        if file.size and file.path in state.stored and state.stored[file.path].size != file.size
+    }
+    if found:
+        path, (logged, stored) = next(iter(found.items()))
+        yield checkup.finding(
+            HealthCheck.DAMAGED_FILES,
+            Severity.ERROR,
+            f"{counted(len(found), 'file')} of version {state.snapshot.version} with another size than in the"
+            f" log, such as {path} ({logged:,} bytes in the log, {stored:,} stored): restore from a copy",
+            files=list(found)[:100],
             version=state.snapshot.version,
         )
 

@@ -62,7 +62,7 @@ def check_observation(checkup: Checkup) -> Iterator[HealthFinding]:
     """Yield a finding if commits do not have our metadata."""
     commits = checkup.state.commits
     observed = [commit.version for commit in commits if commit.metadata.witness]
-    foreign = [commit for commit in commits if not commit.metadata.witness]
+    foreign = [each for each in commits if not each.metadata.witness and not each.is_damaged]
     later = [commit for commit in foreign if observed and commit.version > observed[0]]
     if not foreign:
         return

@@ -192,6 +192,8 @@ def check_readers(checkup: Checkup) -> Iterator[HealthFinding]:
     mistyped: dict[int, list[str]] = {}
     for commit in checkup.state.commits:
         problems = [each for each in commit.metadata.problems if each != _NO_INFO]
+        if not commit.bytes:
+            problems.append("the commit is empty")
         if commit.damaged:
             problems.append("a line is not a JSON object")
         if problems:

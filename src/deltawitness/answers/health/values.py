@@ -35,6 +35,8 @@ class HealthCheck(StrEnum):
     """Two compactions have rewritten the same files, so that their rows are in the table twice."""
     MISSING_FILES = "missing_files"
     """Files of the newest version are not on the storage."""
+    DAMAGED_FILES = "damaged_files"
+    """Files of the newest version have another size on the storage than in the log."""
     LOG_GAP = "log_gap"
     """The log lacks commits that no checkpoint replaces."""
     DAMAGED_CHECKPOINT = "damaged_checkpoint"
