@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deltawitness.answers.health.checks import Checkup, counted, versions_text
@@ -13,7 +14,7 @@ from deltawitness.answers.health.values import HealthCheck, HealthFinding, Sever
 from deltawitness.answers.logged_files import LoggedCommit
 from deltawitness.answers.predicates import is_since
 from deltawitness.ledger.drain.drain import GRACE
-from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in, quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.ledger.tables.shards import open_parts
@@ -39,6 +40,19 @@ class LedgerSide:
 
     listing: LedgerListing
     expired_before: dt.datetime | None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def query(self, sql: str) -> list[Row]:
+        """Return the rows of a query; tables on object stores are checked by several threads.
+
+        Args:
+            sql: the query.
+
+        Raises:
+            OSError: the ledger's storage cannot be read.
+        """
+        with self._lock:
+            return self.listing.query(sql)
 
     @classmethod
     def of(cls, listing: LedgerListing) -> LedgerSide | None:
@@ -110,7 +124,7 @@ def check_ledger(checkup: Checkup, side: LedgerSide) -> Iterator[HealthFinding]:
         is_in("result", _COMMITTED),
         f"version >= {commits[0].version}",
     ]
-    rows = side.listing.query(
+    rows = side.query(
         f"SELECT write_id, version, versions FROM inventory WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
     )
     ids = {row["write_id"] for row in rows}
@@ -171,7 +185,7 @@ def check_conflicts(checkup: Checkup, side: LedgerSide) -> Iterator[HealthFindin
     since = checkup.now - dt.timedelta(days=CONFLICT_DAYS)
     table = f"table_uri = {quote_literal(checkup.state.uri)}"
     conditions = [table, is_in("error_type", _CONFLICTS), *is_since("event_time", since)]
-    rows = side.listing.query(
+    rows = side.query(
         "SELECT event_time, duration_ms, write_id, run_id, job, operation FROM inventory"  # noqa: S608 - quoted
         f" WHERE {' AND '.join(conditions)} ORDER BY event_time"
     )
