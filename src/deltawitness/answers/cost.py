@@ -62,12 +62,13 @@ def cost(  # noqa: PLR0913 - keyword-only filters
     ...         write_deltalake(f"{folder}/flights", pa.table({"x": [1, 2, 3]}))
     ...     with run("erase"):
     ...         DeltaTable(f"{folder}/flights").delete("x = 1")["num_deleted_rows"]
-    ...     for each in cost("flights", settings=settings).jobs:
-    ...         print(each.job, each.amplification, each.held_files)
+    ...     found = {each.job: each for each in cost("flights", settings=settings).jobs}
+    ...     print(found["load"].amplification, found["load"].held_files)
+    ...     print(found["erase"].amplification, found["erase"].held_files)
     ...     DeltaLakeInstrumentor().uninstrument()
     1
-    load 1.0 0
-    erase None 1
+    1.0 0
+    None 1
     """
     chosen = settings_with(root, storage_options, settings)
     ledger = ledger_of(chosen)
