@@ -14,6 +14,8 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.answers.cost import cost
+    from deltawitness.answers.cost_values import JobCost, TableCost
     from deltawitness.answers.diff.question import diff
     from deltawitness.answers.diff.run_values import (
         DiffCause,
@@ -33,6 +35,15 @@ if TYPE_CHECKING:
         RowExample,
         TableDiff,
     )
+    from deltawitness.answers.doctor import doctor
+    from deltawitness.answers.health.values import (
+        Health,
+        HealthCheck,
+        HealthFinding,
+        Severity,
+        SizeBucket,
+        TableHealth,
+    )
     from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
     from deltawitness.answers.lineage_graph import (
         EdgeKind,
@@ -43,6 +54,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
+    from deltawitness.answers.run_time import OperationTime, RunTime, time
     from deltawitness.answers.shown_commit import ShownCommit
     from deltawitness.answers.shown_run import RunOutput, RunProcess, ShownRun, TraceLink
     from deltawitness.answers.undo import undo
@@ -81,6 +93,7 @@ if TYPE_CHECKING:
         WriteEvent,
         WriteIntent,
         WriteOutcome,
+        WritePhase,
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
@@ -174,11 +187,15 @@ _MODULES = {
     "FileChanges": "answers.diff.table_values",
     "Finding": "ledger.integrity",
     "FoldResult": "ledger.drain.fold",
+    "Health": "answers.health.values",
+    "HealthCheck": "answers.health.values",
+    "HealthFinding": "answers.health.values",
     "Impact": "answers.impact_report",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
+    "JobCost": "answers.cost_values",
     "Landed": "events",
     "LaterCommit": "answers.undo_plan",
     "Ledger": "ledger.ledger",
@@ -200,6 +217,7 @@ _MODULES = {
     "ObservedWritePipeline": "pipeline.observed",
     "OnError": "cache.entries.policy",
     "OnceBlock": "app_transactions",
+    "OperationTime": "answers.run_time",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "PhantomRow": "ledger.reconcile.findings",
     "Problem": "ledger.integrity",
@@ -220,15 +238,20 @@ _MODULES = {
     "RunRow": "answers.rows",
     "RunTable": "answers.diff.run_values",
     "RunTableDiff": "answers.diff.run_values",
+    "RunTime": "answers.run_time",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
     "ServeResult": "ledger.drain.serve",
     "SettingInfo": "installation.model",
     "SettingSource": "installation.model",
     "Settings": "settings",
+    "Severity": "answers.health.values",
     "ShownCommit": "answers.shown_commit",
     "ShownRun": "answers.shown_run",
+    "SizeBucket": "answers.health.values",
+    "TableCost": "answers.cost_values",
     "TableDiff": "answers.diff.table_values",
+    "TableHealth": "answers.health.values",
     "TableNames": "settings",
     "TableVersion": "answers.rows",
     "TraceLink": "answers.shown_run",
@@ -244,6 +267,7 @@ _MODULES = {
     "WriteIntent": "events",
     "WriteMode": "pipeline.pipeline",
     "WriteOutcome": "events",
+    "WritePhase": "events",
     "WritePipeline": "pipeline.pipeline",
     "WriteRequest": "pipeline.pipeline",
     "WriteResult": "pipeline.pipeline",
@@ -252,8 +276,10 @@ _MODULES = {
     "adopt": "ledger.ledger",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
+    "cost": "answers.cost",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
+    "doctor": "answers.doctor",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
     "flush": "observe",
@@ -275,6 +301,7 @@ _MODULES = {
     "seam_states": "delta_rs.seam_states",
     "show": "answers.questions",
     "table_id": "locations",
+    "time": "answers.run_time",
     "undo": "answers.undo",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
@@ -331,11 +358,15 @@ __all__ = [
     "FileChanges",
     "Finding",
     "FoldResult",
+    "Health",
+    "HealthCheck",
+    "HealthFinding",
     "Impact",
     "InMemoryDiagnosticsSink",
     "InfoResult",
     "InputVersion",
     "IntegrityResult",
+    "JobCost",
     "Landed",
     "LaterCommit",
     "Ledger",
@@ -357,6 +388,7 @@ __all__ = [
     "ObservedWritePipeline",
     "OnError",
     "OnceBlock",
+    "OperationTime",
     "OtelDiagnosticsSink",
     "PhantomRow",
     "Problem",
@@ -379,15 +411,20 @@ __all__ = [
     "RunRow",
     "RunTable",
     "RunTableDiff",
+    "RunTime",
     "SeamState",
     "SeamStatus",
     "ServeResult",
     "SettingInfo",
     "SettingSource",
     "Settings",
+    "Severity",
     "ShownCommit",
     "ShownRun",
+    "SizeBucket",
+    "TableCost",
     "TableDiff",
+    "TableHealth",
     "TableNames",
     "TableVersion",
     "TraceLink",
@@ -404,6 +441,7 @@ __all__ = [
     "WriteIntent",
     "WriteMode",
     "WriteOutcome",
+    "WritePhase",
     "WritePipeline",
     "WriteRequest",
     "WriteResult",
@@ -414,9 +452,11 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "cost",
     "current_run",
     "diagnostics_sink",
     "diff",
+    "doctor",
     "errors",
     "exactly_once",
     "flush",
@@ -440,6 +480,7 @@ __all__ = [
     "show",
     "suppressed",
     "table_id",
+    "time",
     "undo",
     "write_distributed",
     "writes",

@@ -17,7 +17,9 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
+from deltawitness.cli.doctor import doctor_command
 from deltawitness.cli.errors import errors_command
 from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
@@ -34,6 +36,7 @@ from deltawitness.cli.maintenance import (
 from deltawitness.cli.mcp import mcp_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
+from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
@@ -86,6 +89,9 @@ app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command("doctor")(with_storage_options(doctor_command))
+app.command("time")(with_storage_options(time_command))
+app.command("cost")(with_storage_options(cost_command))
 app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
