@@ -18,6 +18,7 @@ from deltawitness import (
     UndoState,
     create_release,
     diff_releases,
+    doctor,
     history,
     releases,
     restore_release,
@@ -30,6 +31,11 @@ from deltawitness.answers.releases.needed import files_that_releases_need
 from deltawitness.exceptions import LedgerLookupError, ReleaseError
 from deltawitness.locations import canonical_uri
 from deltawitness.semconv import RESTORED_RELEASE
+
+
+def needed_files(settings, uri=None):
+    found = releases(settings=settings)
+    return files_that_releases_need(found, settings, uri)
 
 
 @pytest.fixture
@@ -72,8 +78,12 @@ class Lake:
                 each.vacuum_later,
                 each.missing,
             )
-            for each in files_that_releases_need(self.settings)
+            for each in needed_files(self.settings)
         }
+
+    def findings(self):
+        found = doctor(self.uri("orders"), self.uri("items"), root=self.root).findings
+        return [(each.severity.value, each.text) for each in found if each.check == "release"]
 
 
 def test_a_release_has_the_versions_of_its_tables(lake):
@@ -187,16 +197,21 @@ def test_a_vacuum_of_files_that_a_release_needs_is_found(lake):
     assert lake.needed() == {}
     lake.open("orders").update({"id": "id + 10"})
     assert lake.needed() == {("nov", "orders"): ("ok", 0, 2, 0)}
+    assert lake.findings() == [
+        ("info", "release nov needs orders@0: a later vacuum would delete 2 of its files")
+    ]
     assert verify_release("nov", root=lake.root).is_ok
     retention = {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
     lake.open("orders").alter.set_table_properties(retention)
     assert lake.needed() == {("nov", "orders"): ("ok", 2, 0, 0)}
-    (orders,) = files_that_releases_need(lake.settings, canonical_uri(lake.uri("orders")))
+    (orders,) = needed_files(lake.settings, canonical_uri(lake.uri("orders")))
     assert orders.message == (
         "release nov needs orders@0: a vacuum would now delete 2 of its files"
     )
-    assert files_that_releases_need(lake.settings, canonical_uri(lake.uri("items"))) == []
+    assert needed_files(lake.settings, canonical_uri(lake.uri("items"))) == []
+    assert lake.findings() == [("warning", orders.message)]
     lake.open("orders").vacuum(dry_run=False)
+    assert lake.findings() == [("error", "release nov needs orders@0: 2 of its files were deleted")]
     assert lake.needed() == {("nov", "orders"): ("incomplete", 0, 0, 2)}
     found = verify_release("nov", root=lake.root)
     assert not found.is_ok
@@ -314,7 +329,7 @@ def test_a_release_of_tables_on_an_object_store(server, tmp_path, place):
         create_release("nov", uris, settings=settings)
     DeltaTable(uris[0], storage_options=options).delete("id = 1")
     assert diff_releases("nov", settings=settings).is_different
-    assert [each.vacuum_later for each in files_that_releases_need(settings)] == [1]
+    assert [each.vacuum_later for each in needed_files(settings)] == [1]
     ctx = ObservedSessionContext()
     ctx.register_release("nov", root=root, storage_options=options)
     assert ctx.table("orders").count() == 2

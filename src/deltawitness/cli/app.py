@@ -17,7 +17,9 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
+from deltawitness.cli.doctor import doctor_command
 from deltawitness.cli.errors import errors_command
 from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
@@ -29,7 +31,9 @@ from deltawitness.cli.maintenance import (
     optimize_command,
     serve_command,
     verify_command,
+    views_command,
 )
+from deltawitness.cli.mcp import mcp_command
 from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.release import (
@@ -40,6 +44,7 @@ from deltawitness.cli.release import (
     verify_release_command,
 )
 from deltawitness.cli.run import run_command
+from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
@@ -50,7 +55,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ledger = typer.Typer(
-    no_args_is_help=True, help="Compact, fold, serve, expire and check the ledger."
+    no_args_is_help=True, help="Compact, fold, serve, expire, check and query the ledger."
 )
 release = typer.Typer(
     no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
@@ -99,6 +104,10 @@ app.command(
     "plan", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )(with_storage_options(plan_command))
 app.command("apply")(with_storage_options(apply_command))
+app.command("doctor")(with_storage_options(doctor_command))
+app.command("time")(with_storage_options(time_command))
+app.command("cost")(with_storage_options(cost_command))
+app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
@@ -108,6 +117,7 @@ ledger.command("optimize")(with_storage_options(optimize_command))
 ledger.command("fold")(with_storage_options(fold_command))
 ledger.command("expire")(with_storage_options(expire_command))
 ledger.command("serve")(with_storage_options(serve_command))
+ledger.command("views")(with_storage_options(views_command))
 ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
 release.command("create")(with_storage_options(create_release_command))

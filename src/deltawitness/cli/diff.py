@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +13,7 @@ from deltawitness.answers.diff.question import answer_diff
 from deltawitness.answers.diff.run_values import RunDiff
 from deltawitness.answers.diff.table_values import TableDiff
 from deltawitness.answers.diff.tables import DiffOptions
+from deltawitness.answers.json_values import json_value
 from deltawitness.cli.console import MISUSED, JsonOption, console, print_json
 from deltawitness.cli.ledger_option import (
     RootOption,
@@ -24,7 +23,7 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.report.diff import print_run_diff, print_table_diff
 
-__all__ = ["DIFFERENT", "diff_command", "errors_exit_with_2", "finite"]
+__all__ = ["DIFFERENT", "diff_command", "errors_exit_with_2"]
 
 DIFFERENT = 1
 """Exit code when there is a difference."""
@@ -93,16 +92,9 @@ def errors_exit_with_2() -> Iterator[None]:
 def _json(found: TableDiff | RunDiff) -> dict[str, Any]:
     kind = "tables" if isinstance(found, TableDiff) else "runs"
     more = {} if isinstance(found, TableDiff) else {"explanation": found.explanation}
-    values = {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
-    return {name: finite(value) for name, value in values.items()}
-
-
-def finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by their texts."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return value
+    return {
+        "kind": kind,
+        "is_different": found.is_different,
+        **more,
+        **json_value(found),
+    }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from deltawitness.answers.diff.tables import DiffOptions
+from deltawitness.answers.json_values import json_value
 from deltawitness.answers.program_plan.application import apply_plan
 from deltawitness.answers.program_plan.question import PlanRequest, Runner, make_plan
 from deltawitness.cli.console import (
@@ -84,7 +84,7 @@ def plan_command(
         finally:
             folder.ensure_gitignore()
     if as_json:
-        print_json({**asdict(plan), "is_applicable": plan.is_applicable})
+        print_json({**json_value(plan), "is_applicable": plan.is_applicable})
     else:
         sys.stdout.flush()
         print_plan(console(sys.stdout), plan)
@@ -110,7 +110,7 @@ def apply_command(
     with exit_on_error("the plan cannot be applied"):
         applied = apply_plan(plan, settings_of(root), _runner(as_json=as_json))
     if as_json:
-        print_json({**asdict(applied), "is_started": applied.is_started})
+        print_json({**json_value(applied), "is_started": applied.is_started})
     else:
         print_applied(console(sys.stdout), applied)
     if not applied.is_started:

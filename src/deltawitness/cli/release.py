@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from deltawitness.answers.diff.tables import DiffOptions
+from deltawitness.answers.json_values import json_value
 from deltawitness.answers.releases.question import (
     answer_release_diff,
     create_release,
@@ -16,7 +16,7 @@ from deltawitness.answers.releases.question import (
     verify_release,
 )
 from deltawitness.cli.console import FAILED, JsonOption, console, log_to_stderr, print_json
-from deltawitness.cli.diff import DIFFERENT, errors_exit_with_2, finite
+from deltawitness.cli.diff import DIFFERENT, errors_exit_with_2
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, settings_of
 from deltawitness.cli.run_ledger import default_folder
 from deltawitness.report.releases import (
@@ -66,7 +66,7 @@ def create_release_command(
         made = create_release(name, tables, message=message, settings=settings)
         folder.ensure_gitignore()
     if as_json:
-        print_json(asdict(made))
+        print_json(json_value(made))
     else:
         print_releases(console(sys.stdout), [made])
 
@@ -80,7 +80,7 @@ def list_releases_command(
     with exit_on_ledger_error(root, "read"):
         found = releases(settings=settings_of(root))
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_json([json_value(each) for each in found])
     else:
         print_releases(console(sys.stdout), found)
 
@@ -111,7 +111,7 @@ def diff_releases_command(
     with errors_exit_with_2(), exit_on_ledger_error(root, "read"):
         found = answer_release_diff(a, b, options, settings_of(root))
     if as_json:
-        print_json(finite({**asdict(found), "is_different": found.is_different}))
+        print_json({**json_value(found), "is_different": found.is_different})
     else:
         print_release_diff(console(sys.stdout), found)
     if found.is_different:
@@ -128,7 +128,7 @@ def verify_release_command(
     with exit_on_ledger_error(root, "read"):
         found = verify_release(name, settings=settings_of(root))
     if as_json:
-        print_json({**asdict(found), "is_ok": found.is_ok})
+        print_json({**json_value(found), "is_ok": found.is_ok})
     else:
         print_release_check(console(sys.stdout), found)
     if not found.is_ok:
@@ -156,7 +156,7 @@ def restore_release_command(
     with exit_on_ledger_error(root, "read"):
         found = restore_release(name, apply=apply, settings=settings_of(root))
     if as_json:
-        print_json({**asdict(found), "is_complete": found.is_complete})
+        print_json({**json_value(found), "is_complete": found.is_complete})
     else:
         print_release_restore(console(sys.stdout), found)
     if any(table.state.value in {"refused", "failed"} for table in found.tables):
