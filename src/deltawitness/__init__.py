@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from deltawitness.answers.releases.question import (
         create_release,
         diff_releases,
+        drop_release,
         releases,
         verify_release,
     )
@@ -323,6 +324,7 @@ _MODULES = {
     "diff": "answers.diff.question",
     "diff_releases": "answers.releases.question",
     "doctor": "answers.doctor",
+    "drop_release": "answers.releases.question",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
     "flush": "observe",
@@ -521,6 +523,7 @@ __all__ = [
     "diff",
     "diff_releases",
     "doctor",
+    "drop_release",
     "errors",
     "exactly_once",
     "flush",

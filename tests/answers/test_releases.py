@@ -19,6 +19,7 @@ from deltawitness import (
     create_release,
     diff_releases,
     doctor,
+    drop_release,
     history,
     releases,
     restore_release,
@@ -31,6 +32,8 @@ from deltawitness.answers.releases.needed import files_that_releases_need
 from deltawitness.exceptions import LedgerLookupError, ReleaseError
 from deltawitness.locations import canonical_uri
 from deltawitness.semconv import RESTORED_RELEASE
+
+TAKEN = "there is a release same"
 
 
 def needed_files(settings, uri=None):
@@ -143,7 +146,7 @@ def test_one_of_several_processes_creates_a_name(lake):
         names = ["same", "a", "same", "b", "same", "c"]
         arguments = [(name, [lake.uri("orders")], lake.root) for name in names]
         done = pool.starmap(_create, arguments, chunksize=1)
-    assert sorted(done) == ["a", "b", "c", "same", *["there is a release same"] * 2]
+    assert sorted(done) == ["a", "b", "c", "same", *[TAKEN] * 2]
     assert sorted(each.name for each in releases(root=lake.root)) == ["a", "b", "c", "same"]
 
 
@@ -167,8 +170,24 @@ def test_one_of_several_threads_creates_a_name(lake):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(done) == ["same", *["there is a release same"] * 3]
+    assert sorted(done) == ["same", *[TAKEN] * 3]
     assert len(releases(root=lake.root)) == 1
+
+
+def test_a_dropped_release_is_gone(lake):
+    """Nothing needs its files any more, and its name is not created again."""
+    lake.create("nov")
+    lake.create("dec")
+    lake.open("orders").delete("id = 1")
+    assert drop_release("nov", root=lake.root).name == "nov"
+    assert [each.name for each in releases(root=lake.root)] == ["dec"]
+    assert list(lake.needed()) == [("dec", "orders")]
+    with pytest.raises(LedgerLookupError, match="there is no release nov"):
+        drop_release("nov", root=lake.root)
+    with pytest.raises(LedgerLookupError, match="no release begins with no"):
+        verify_release("no", root=lake.root)
+    with pytest.raises(ReleaseError, match="release nov was dropped, and a name is created once"):
+        lake.create("nov")
 
 
 def test_releases_are_compared(lake):

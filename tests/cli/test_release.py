@@ -48,6 +48,9 @@ def test_releases_are_listed_and_compared(folder):
     assert error_of("release", "diff", "x", code=2).startswith("no release begins with x")
     taken = error_of("release", "create", "nov", "lake/orders")
     assert taken == "there is a release nov"
+    assert json_of("release", "drop", "nov")["name"] == "nov"
+    assert lines("ls") == ["0 releases"]
+    assert error_of("release", "drop", "nov") == "there is no release nov"
 
 
 def test_a_release_is_verified_and_restored(folder):

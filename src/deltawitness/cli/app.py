@@ -39,6 +39,7 @@ from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.release import (
     create_release_command,
     diff_releases_command,
+    drop_release_command,
     list_releases_command,
     restore_release_command,
     verify_release_command,
@@ -125,6 +126,7 @@ release.command("ls")(with_storage_options(list_releases_command))
 release.command("diff")(with_storage_options(diff_releases_command))
 release.command("verify")(with_storage_options(verify_release_command))
 release.command("restore")(with_storage_options(restore_release_command))
+release.command("drop")(with_storage_options(drop_release_command))
 app.add_typer(release, name="release")
 app.command("verify")(with_storage_options(verify_run_command))
 app.command("bench")(with_storage_options(bench_command))

@@ -12,6 +12,7 @@ from deltawitness.answers.json_values import json_value
 from deltawitness.answers.releases.question import (
     answer_release_diff,
     create_release,
+    drop_release,
     releases,
     verify_release,
 )
@@ -29,6 +30,7 @@ from deltawitness.report.releases import (
 __all__ = [
     "create_release_command",
     "diff_releases_command",
+    "drop_release_command",
     "list_releases_command",
     "restore_release_command",
     "verify_release_command",
@@ -116,6 +118,23 @@ def diff_releases_command(
         print_release_diff(console(sys.stdout), found)
     if found.is_different:
         raise typer.Exit(DIFFERENT)
+
+
+def drop_release_command(
+    name: Annotated[
+        str, typer.Argument(metavar="RELEASE", help="The complete name of the release.")
+    ],
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Drop a release; its tables do not change, and its name is not given again."""
+    log_to_stderr()
+    with exit_on_ledger_error(root, "written"):
+        dropped = drop_release(name, settings=settings_of(root))
+    if as_json:
+        print_json(json_value(dropped))
+    else:
+        print_releases(console(sys.stdout), [dropped])
 
 
 def verify_release_command(

@@ -21,13 +21,14 @@ from deltawitness.answers.releases.values import (
     ReleaseTableDiff,
 )
 from deltawitness.commit.log import open_log
-from deltawitness.exceptions import DeltaWitnessError, ReleaseError
+from deltawitness.exceptions import DeltaWitnessError, LedgerLookupError, ReleaseError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.ledger.tables.releases import (
     Release,
     ReleasedTable,
+    append_drop,
     append_release,
     read_releases,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "answer_release_diff",
     "create_release",
     "diff_releases",
+    "drop_release",
     "releases",
     "verify_release",
 ]
@@ -168,6 +170,41 @@ def _released(found: OpenVersion) -> ReleasedTable:
         found.table.version(),
         str(found.table.metadata().id),
     )
+
+
+def drop_release(
+    name: str,
+    *,
+    root: _Root = None,
+    storage_options: dict[str, str] | None = None,
+    settings: Settings | None = None,
+) -> Release:
+    """Drop a release, whose files are not needed any more. Its tables do not change.
+
+    The name cannot be created again.
+
+    Args:
+        name: the complete name of the release.
+        root: as for :func:`show`.
+        storage_options: as for :func:`show`.
+        settings: as for :func:`show`.
+
+    Returns:
+        The release that was dropped.
+
+    Raises:
+        LedgerLookupError: there is no such release.
+        ConfigurationError: a setting in the environment is invalid.
+        OSError: the ledger's storage cannot be read or written.
+    """
+    mark_delta_rs_used()
+    place = root_of(settings_with(root, storage_options, settings))
+    found = read_releases(place, name)
+    if not found:
+        msg = f"there is no release {name}"
+        raise LedgerLookupError(msg)
+    append_drop(place, name)
+    return found[0]
 
 
 def releases(

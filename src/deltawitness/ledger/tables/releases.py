@@ -30,7 +30,7 @@ from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["RELEASES", "Release", "ReleasedTable", "append_release", "read_releases"]
+__all__ = ["RELEASES", "Release", "ReleasedTable", "append_drop", "append_release", "read_releases"]
 
 RELEASES = LedgerTable(
     "cache_releases_v1",
@@ -53,6 +53,7 @@ RELEASES = LedgerTable(
             ColumnKind.TEXT,
             "id in the table's metadata; another one after a recreation",
         ),
+        ("is_dropped", ColumnKind.FLAG, "whether the row drops the release; then it has no table"),
         ("witness_version", ColumnKind.TEXT, "version of deltawitness that wrote the row"),
     ),
 )
@@ -132,9 +133,11 @@ def _releases_in(opened: DeltaTable, name: str | None) -> list[Release]:
     rows = query(
         opened, f"SELECT * FROM ledger WHERE {where} ORDER BY created_time, release, position"
     ).to_pylist()
+    dropped = {row["release"] for row in rows if row["is_dropped"]}
     grouped: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault(row["release"], []).append(row)
+        if row["release"] not in dropped:
+            grouped.setdefault(row["release"], []).append(row)
     return [_release(each) for each in grouped.values()]
 
 
@@ -182,8 +185,10 @@ def _append(root: LedgerRoot, release: Release) -> None:
     opened = root.open_or_create(RELEASES)
     app_id = f"{_APP_ID_PREFIX}{release.name}"
     # The transaction finds a concurrent creation; rows also find one whose transaction has expired.
-    if opened.transaction_version(app_id) is not None or _releases_in(opened, release.name):
+    if opened.transaction_version(app_id) is not None or _has_rows(opened, release.name):
         msg = f"there is a release {release.name}"
+        if not _releases_in(opened, release.name):
+            msg = f"release {release.name} was dropped, and a name is created once"
         raise ReleaseError(msg)
     write_deltalake(
         opened,
@@ -194,6 +199,40 @@ def _append(root: LedgerRoot, release: Release) -> None:
             CacheOperation.WRITE, [Transaction(app_id, 1, now_ns() // 1_000_000)]
         ),
     )
+
+
+def _has_rows(opened: DeltaTable, name: str) -> bool:
+    from deltawitness.ledger.tables.arrow import query  # noqa: PLC0415 - heavy
+
+    found = query(opened, f"SELECT 1 AS one FROM ledger WHERE release = {quote_literal(name)}")
+    return bool(found.num_rows)
+
+
+def append_drop(root: LedgerRoot, name: str) -> None:
+    """Append the row that drops a release. Its rows stay, so that its name is not created again.
+
+    Raises:
+        OSError: the storage cannot be read or written.
+        DeltaError: the table is damaged.
+    """
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy
+
+    from deltawitness.ledger.tables.arrow import rows_from  # noqa: PLC0415 - heavy
+
+    row = {
+        "created_time": now_ns() // 1000,
+        "release": name,
+        "is_dropped": True,
+        "witness_version": WITNESS_VERSION,
+    }
+    with suppressed(), outside_block():
+        write_deltalake(
+            root.open_or_create(RELEASES),
+            rows_from(RELEASES, [row]),
+            mode="append",
+            schema_mode="merge",
+            commit_properties=commit_properties(CacheOperation.WRITE),
+        )
 
 
 def _rows(release: Release) -> list[dict[str, Any]]:
@@ -210,6 +249,7 @@ def _rows(release: Release) -> list[dict[str, Any]]:
             "table_id": table.table_id,
             "version": table.version,
             "metadata_id": table.metadata_id,
+            "is_dropped": False,
             "witness_version": WITNESS_VERSION,
         }
         for position, table in enumerate(release.tables)
