@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from deltawitness.events import (
         CommitMetrics,
         Committed,
+        ExpectationCheck,
+        ExpectationReport,
         Exported,
         Failed,
         InputVersion,
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
         WriteOutcome,
         WriteSink,
     )
+    from deltawitness.expectations import ExpectationBlock, Within, expect, within
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
     from deltawitness.installation.info import info
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
@@ -117,7 +120,13 @@ if TYPE_CHECKING:
     from deltawitness.propagation import run_environment
     from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
-    from deltawitness.semconv import CacheScope, ErrorType
+    from deltawitness.semconv import (
+        CacheScope,
+        ErrorType,
+        ExpectationAction,
+        ExpectationResult,
+        ExpectationRule,
+    )
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -167,6 +176,12 @@ _MODULES = {
     "DrainResult": "ledger.drain.drain",
     "EdgeKind": "answers.lineage_graph",
     "ErrorType": "semconv",
+    "ExpectationAction": "semconv",
+    "ExpectationBlock": "expectations",
+    "ExpectationCheck": "events",
+    "ExpectationReport": "events",
+    "ExpectationResult": "semconv",
+    "ExpectationRule": "semconv",
     "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
@@ -239,6 +254,7 @@ _MODULES = {
     "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
     "VerifyResult": "cache.verify.verifier",
+    "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
@@ -256,6 +272,7 @@ _MODULES = {
     "diff": "answers.diff.question",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
+    "expect": "expectations",
     "flush": "observe",
     "history": "commit",
     "impact": "answers.questions",
@@ -276,6 +293,7 @@ _MODULES = {
     "show": "answers.questions",
     "table_id": "locations",
     "undo": "answers.undo",
+    "within": "expectations",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -324,6 +342,12 @@ __all__ = [
     "DrainResult",
     "EdgeKind",
     "ErrorType",
+    "ExpectationAction",
+    "ExpectationBlock",
+    "ExpectationCheck",
+    "ExpectationReport",
+    "ExpectationResult",
+    "ExpectationRule",
     "ExpireResult",
     "Explanation",
     "Exported",
@@ -399,6 +423,7 @@ __all__ = [
     "Verdict",
     "Verified",
     "VerifyResult",
+    "Within",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",
@@ -419,6 +444,7 @@ __all__ = [
     "diff",
     "errors",
     "exactly_once",
+    "expect",
     "flush",
     "history",
     "impact",
@@ -441,6 +467,7 @@ __all__ = [
     "suppressed",
     "table_id",
     "undo",
+    "within",
     "write_distributed",
     "writes",
 ]

@@ -102,6 +102,9 @@ class WriteRow:
     code_line: int | None = None
     code_function: str | None = None
     parts: int | None = None
+    expectation_result: str | None = None
+    expectations: str | None = None
+    expectations_unmet: str | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self:

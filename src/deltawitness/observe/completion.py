@@ -122,6 +122,7 @@ def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
         thread=write.thread,
         pid=os.getpid(),
         call_site=write.call_site,
+        expectations=write.expectations,
     )
 
 

@@ -236,6 +236,13 @@ INVENTORY = LedgerTable(
         ("code_line", ColumnKind.COUNT, "line of the program's call"),
         ("code_function", ColumnKind.TEXT, "function of the program's call, with its module"),
         ("parts", ColumnKind.COUNT, "parts of a distributed write"),
+        (
+            "expectation_result",
+            ColumnKind.TEXT,
+            "of a write with expectations: passed, warned, failed or quarantined",
+        ),
+        ("expectations", ColumnKind.TEXT, "rules that were checked, separated by commas"),
+        ("expectations_unmet", ColumnKind.TEXT, "rules that the rows do not meet"),
     ),
 )
 
