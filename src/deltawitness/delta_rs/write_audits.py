@@ -73,6 +73,9 @@ _options: ContextVar[dict[str, str] | None] = ContextVar(
     "deltawitness_storage_options_of_a_write", default=None
 )
 
+_STREAMED_MERGE = "streamed_exec"
+"""The parameter of a merge that makes delta-rs read the source while the merge runs."""
+
 _COUNTS = (
     *("num_target_rows_inserted", "num_target_rows_updated", "num_target_rows_deleted"),
     *("num_target_rows_copied", "num_output_rows", "num_target_files_scanned"),
@@ -235,7 +238,9 @@ def _audit_stream(
         return kwargs, None
     with _refusing(observer, write):
         audit = WriteAudit(write, audit_of(expectations), kwargs.get(STORAGE_OPTIONS))
-        return {**kwargs, name: audit.start(kwargs[name])}, audit
+        # delta-rs panics if the source of a merge raises while the merge is built.
+        buffers = kwargs.get(_STREAMED_MERGE, True) is not True
+        return {**kwargs, name: audit.start(kwargs[name], buffers=buffers)}, audit
 
 
 def audit_files(
@@ -361,11 +366,12 @@ class WriteAudit:
         """Number of rows that were checked."""
         return self._audit.rows
 
-    def start(self, source: Any) -> Any:
+    def start(self, source: Any, *, buffers: bool = False) -> Any:
         """Return the rows for the engine; read and check them now if the commit depends on the result.
 
         Args:
             source: the stream of rows for the engine.
+            buffers: read and check the rows now in any case.
 
         Raises:
             ExpectationError: a rule is not met.
@@ -375,7 +381,7 @@ class WriteAudit:
         if self._audit.is_refused:
             raise self._refuse(self._audit.refusal())
         rows = pa.RecordBatchReader.from_stream(source)
-        if not self._audit.must_buffer:
+        if not (self._audit.must_buffer or buffers):
             self._write.expectations = self._audit.planned()
             return type(source).from_arrow(self._audit.passing(rows))
         try:
