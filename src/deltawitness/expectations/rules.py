@@ -214,6 +214,8 @@ def _unique(given: object) -> tuple[UniqueKey, ...]:
         raise _error(argument="unique", expected=expected, given=given)
     names = list(given)
     keys = [names] if all(isinstance(each, str) for each in names) else names
+    if not all(isinstance(key, Iterable) for key in keys):
+        raise _error(argument="unique", expected=expected, given=given)
     parsed = tuple((key,) if isinstance(key, str) else tuple(key) for key in keys)
     if not parsed or not all(key and all(isinstance(name, str) for name in key) for key in parsed):
         raise _error(argument="unique", expected=expected, given=given)
