@@ -482,7 +482,7 @@ class WriteAudit:
 
         buffer, write = self._audit.buffer, self._write
         assert buffer is not None
-        location = self._quarantine_location()
+        location, storage_options = self._quarantine_target()
         metadata = {
             QUARANTINED_WRITE: write.write_id,
             QUARANTINE_REASON: ",".join(check.label for check in report.unmet),
@@ -494,7 +494,7 @@ class WriteAudit:
                     buffer.reader(),
                     mode="append",
                     schema_mode="merge",
-                    storage_options=self._storage_options,
+                    storage_options=storage_options,
                     commit_properties=CommitProperties(custom_metadata=metadata),
                 )
         except Exception as problem:
@@ -513,13 +513,19 @@ class WriteAudit:
         reasons = "; ".join(map(str, report.unmet))
         _log.warning("expectations not met, the rows are in the quarantine: %s", reasons)
 
-    def _quarantine_location(self) -> str:
-        for each in self._audit.expectations:
-            rules = each.expectation.rules
-            if each.action is ExpectationAction.QUARANTINE and rules.quarantine is not None:
-                return rules.quarantine
-        base, query, options = str(self._write.location).partition("?")
-        return f"{base.rstrip('/')}_quarantine{query}{options}"
+    def _quarantine_target(self) -> tuple[str, dict[str, str] | None]:
+        """Return the location of the quarantine, and its storage options."""
+        rules = next(
+            each.expectation.rules
+            for each in self._audit.expectations
+            if each.action is ExpectationAction.QUARANTINE and each.is_unmet
+        )
+        given = rules.storage_options
+        options = self._storage_options if given is None else dict(given)
+        if rules.quarantine is not None:
+            return rules.quarantine, options
+        base, query, arguments = str(self._write.location).partition("?")
+        return f"{base.rstrip('/')}_quarantine{query}{arguments}", options
 
 
 def merge_result(audit: WriteAudit, call: Call, *args: Any, **kwargs: Any) -> Any:

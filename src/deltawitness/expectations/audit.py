@@ -161,6 +161,11 @@ class AuditedExpectation:
         """Whether a rule is not met that needs no rows."""
         return any(check.is_met is False for check in self._early)
 
+    @property
+    def is_unmet(self) -> bool:
+        """Whether the rows so far do not meet a rule."""
+        return any(check.is_met is False for check in self.checks())
+
     def checks(self) -> tuple[ExpectationCheck, ...]:
         """Return the result of each rule for the rows so far."""
         return (*self._early, *(check.result() for check in self.rows))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,16 @@ class Expectation:
         rules: the rules.
         table: id of the table; None for every table.
         policy: name of the policy, redacted as in commits; None for every policy.
+        owner: the object whose block it belongs to.
     """
 
-    __slots__ = ("_reports", "policy", "rules", "table")
+    __slots__ = ("_reports", "owner", "policy", "rules", "table")
 
-    def __init__(self, rules: Rules, table: str | None, policy: str | None) -> None:
+    def __init__(
+        self, rules: Rules, table: str | None, policy: str | None, owner: object = None
+    ) -> None:
         self.rules = rules
+        self.owner = owner
         self.table = table
         self.policy = policy
         self._reports: list[ExpectationReport] = []
@@ -126,6 +130,8 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
             its rows are appended to another table, and nothing is committed to this one.
         quarantine: path or URI of that table; by default the path of the table with `_quarantine` at its
             end.
+        storage_options: storage options of that table. By default those of the write, as far as it shows
+            them: `write_deltalake` does, a merge does not.
         table: path or URI of a table, or an open table; every table when None.
         policy: name of a policy; every policy when None.
 
@@ -150,7 +156,7 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
     >>> DeltaLakeInstrumentor().uninstrument()
     """
 
-    __slots__ = ("_expectation", "_policy", "_rules", "_table", "_tokens")
+    __slots__ = ("_expectation", "_policy", "_rules", "_table")
 
     def __init__(  # noqa: PLR0913 - the rules, by keyword
         self,
@@ -162,6 +168,7 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
         values: object = None,
         on_failure: ExpectationAction | str = ExpectationAction.FAIL,
         quarantine: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, str] | None = None,
         table: str | os.PathLike[str] | DeltaTable | None = None,
         policy: str | None = None,
     ) -> None:
@@ -173,16 +180,16 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
             values=values,
             on_failure=on_failure,
             quarantine=None if quarantine is None else os.fspath(quarantine),
+            storage_options=storage_options,
         )
         self._table = None if table is None else _id_of(table)
         self._policy = None if policy is None else redact_label(policy)
         self._expectation: Expectation | None = None
-        self._tokens: list[Token[tuple[Expectation, ...]]] = []
 
     def __enter__(self) -> ExpectationBlock:
         _check_instrumented()
         expectation = self._new()
-        self._tokens.append(_blocks.set((*_blocks.get(), expectation)))
+        _blocks.set((*_blocks.get(), expectation))
         return ExpectationBlock(expectation)
 
     def __exit__(
@@ -191,7 +198,10 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _blocks.reset(self._tokens.pop())
+        # Not by a token: several threads may be in blocks of this object at the same time.
+        blocks = _blocks.get()
+        mine = next((each for each in reversed(blocks) if each.owner is self), None)
+        _blocks.set(tuple(each for each in blocks if each is not mine))
 
     def register(self) -> ExpectationBlock:
         """Check the writes of this process, in all threads, until :meth:`unregister` is called.
@@ -217,7 +227,7 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
             _registered = tuple(each for each in _registered if each is not mine)
 
     def _new(self) -> Expectation:
-        return Expectation(self._rules, self._table, self._policy)
+        return Expectation(self._rules, self._table, self._policy, self)
 
 
 def _id_of(table: Any) -> str:

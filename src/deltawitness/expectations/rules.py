@@ -90,6 +90,7 @@ class Rules:
         on_failure: what happens to a write whose rows do not meet the rules.
         quarantine: path or URI of the table for such rows; None for the written table's path with
             `_quarantine` at the end.
+        storage_options: storage options of the quarantine; None for those of the write.
     """
 
     rows_added: Bounds | Within | None = None
@@ -99,6 +100,7 @@ class Rules:
     values: Mapping[str, Bounds | frozenset[Any]] = field(default_factory=dict)
     on_failure: ExpectationAction = ExpectationAction.FAIL
     quarantine: str | None = None
+    storage_options: Mapping[str, str] | None = None
 
     @property
     def has_row_rules(self) -> bool:
@@ -115,6 +117,7 @@ def parse_rules(  # noqa: PLR0913 - the keyword arguments of `expect`
     values: object = None,
     on_failure: object = ExpectationAction.FAIL,
     quarantine: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Rules:
     """Return the rules for the arguments of :func:`deltawitness.expect`.
 
@@ -129,9 +132,10 @@ def parse_rules(  # noqa: PLR0913 - the keyword arguments of `expect`
             expected=f"one of {', '.join(ExpectationAction)}",
             given=on_failure,
         ) from None
-    if quarantine is not None and action is not ExpectationAction.QUARANTINE:
-        msg = "expect: `quarantine` is only possible with on_failure='quarantine'"
-        raise ConfigurationError(msg)
+    for name, value in (("quarantine", quarantine), ("storage_options", storage_options)):
+        if value is not None and action is not ExpectationAction.QUARANTINE:
+            msg = f"expect: `{name}` is only possible with on_failure='quarantine'"
+            raise ConfigurationError(msg)
     rules = Rules(
         rows_added=_rows_added(rows_added),
         schema=_schema(schema),
@@ -139,7 +143,8 @@ def parse_rules(  # noqa: PLR0913 - the keyword arguments of `expect`
         unique=_unique(unique),
         values=_values(values),
         on_failure=action,
-        quarantine=None if quarantine is None else str(quarantine),
+        quarantine=quarantine,
+        storage_options=storage_options,
     )
     if rules.schema is None and not rules.has_row_rules:
         msg = "expect: give at least one of rows_added, schema, nulls, unique and values"
