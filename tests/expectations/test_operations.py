@@ -118,7 +118,7 @@ def test_files_are_checked_by_their_statistics(table):
 
 
 def test_files_without_statistics_are_not_checked(table):
-    """A rule that the statistics do not tell does not refuse the files."""
+    """A rule that the statistics do not answer does not refuse the files."""
     opened = DeltaTable(table)
     (path,) = opened.file_uris()
     action = AddAction(path.rsplit("/", 1)[-1], 1, {}, 1, data_change=True, stats="{}")

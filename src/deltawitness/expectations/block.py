@@ -112,7 +112,7 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
     expectations cover a write, each is checked.
 
     It covers `write_deltalake`, SQL INSERT, frames, pipelines, the source rows of `DeltaTable.merge`, and
-    files that are added by `create_write_transaction`, as far as their statistics tell.
+    files that are added by `create_write_transaction`, as far as their statistics allow.
 
     Args:
         rows_added: number of rows that the write adds: a count, a pair `(min, max)` with None for no bound,

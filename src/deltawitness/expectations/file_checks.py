@@ -14,7 +14,7 @@ from deltawitness.semconv import ExpectationRule
 
 __all__ = ["FileStatistics", "file_checks", "statistics_of"]
 
-_NO_STATISTICS = "the statistics of the files do not tell"
+_NO_STATISTICS = "the statistics of the files do not suffice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,9 @@ def _nulls(file: FileStatistics, column: str) -> int | None:
 def _files_outside(
     files: list[FileStatistics], column: str, allowed: Bounds | frozenset[Any]
 ) -> int | None:
-    """Return the number of files with a value outside of a range; None if the statistics do not tell.
+    """Return the number of files with a value outside of a range; None if the statistics do not suffice.
 
-    Only whole numbers are compared: statistics of text are truncated, those of floats ignore NaN.
+    Only integers are compared: statistics of text are truncated, those of floats ignore NaN.
     """
     if isinstance(allowed, frozenset):
         return None
