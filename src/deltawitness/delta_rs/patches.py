@@ -41,6 +41,12 @@ from deltawitness.commit.seams import (
     Seam,
     WriteSeam,
 )
+from deltawitness.delta_rs.auditors import (
+    Auditor,
+    audit_merge,
+    refuse_unchecked,
+    use_storage_options,
+)
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.seam_states import (
@@ -54,14 +60,7 @@ from deltawitness.delta_rs.seam_states import (
 from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
-from deltawitness.delta_rs.write_audits import (
-    Auditor,
-    WriteAudit,
-    audit_merge,
-    merge_result,
-    refuse_unchecked,
-    use_storage_options,
-)
+from deltawitness.delta_rs.write_audit import WriteAudit, merge_result
 from deltawitness.events import InputVersion, Landed, NoCommitReason
 from deltawitness.exceptions import ExpectationError, RequirementError
 from deltawitness.expectations import has_expectations, set_checked

@@ -244,13 +244,12 @@ def _column(batch: pa.RecordBatch, name: str) -> Any:
     column: Any = batch.column(place)
     while isinstance(column, pa.ExtensionArray):
         column = column.storage
-    if pa.types.is_dictionary(column.type) or pa.types.is_run_end_encoded(column.type):
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    elif pa.types.is_run_end_encoded(column.type):
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy, already loaded
 
-        decode = (
-            pc.run_end_decode if pa.types.is_run_end_encoded(column.type) else pc.dictionary_decode
-        )
-        column = decode(column)
+        column = pc.run_end_decode(column)
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
     elif pa.types.is_binary_view(column.type):
