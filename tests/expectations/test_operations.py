@@ -25,6 +25,11 @@ def rows(*ids):
     return pa.table({"id": pa.array(ids, pa.int64()), "s": ["x"] * len(ids)})
 
 
+def count(table):
+    """Return the number of rows of a table, with any release of delta-rs."""
+    return DeltaTable(table).to_pyarrow_table().num_rows
+
+
 @pytest.fixture
 def table(tmp_path, captured_writes):
     write_deltalake(tmp_path / "t", rows(1, 2, 3))
@@ -51,7 +56,7 @@ def test_the_source_of_a_merge_is_checked(table, streamed, captured_writes):
         counts = merge(table, rows(5, None, 6), streamed_exec=streamed)
     assert (counts["num_source_rows"], counts["num_target_rows_inserted"]) == (3, 0)
     assert DeltaTable(table).version() == 1
-    assert DeltaTable(f"{table}_quarantine").count() == 3
+    assert count(f"{table}_quarantine") == 3
     with expect(**rules, on_failure="warn"):
         assert merge(table, rows(None), streamed_exec=streamed)["num_target_rows_inserted"] == 1
     assert captured_writes.last.expectations.result == "warned"
@@ -82,7 +87,7 @@ def test_writes_of_a_session_are_checked(table):
     assert inserted == overwritten == [{"count": 0}]
     for result in (written, piped, new):
         assert (result.is_quarantined, result.version, result.rows) == (True, None, None)
-    assert DeltaTable(f"{table}_quarantine").count() == 5
+    assert count(f"{table}_quarantine") == 5
     assert DeltaTable(table).version() == 0
     assert not DeltaTable.is_deltatable(f"{table}_new")
 

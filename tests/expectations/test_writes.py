@@ -27,6 +27,7 @@ from deltawitness import (
 )
 from deltawitness.exceptions import ExpectationError
 from deltawitness.ledger.tables.schema import INVENTORY
+from helpers.engine_versions import needs_deltalake
 from helpers.ledger_parts import rows_of
 
 ACTIONS = ["fail", "warn", "quarantine"]
@@ -34,6 +35,11 @@ ACTIONS = ["fail", "warn", "quarantine"]
 
 def rows(count, nulls=0):
     return pa.table({"id": pa.array([None] * nulls + list(range(count - nulls)), pa.int64())})
+
+
+def count(table):
+    """Return the number of rows of a table, with any release of delta-rs."""
+    return DeltaTable(table).to_pyarrow_table().num_rows
 
 
 @pytest.fixture
@@ -175,7 +181,7 @@ def test_a_warning_is_logged_and_in_the_commit(table, caplog, captured_writes):
     assert warned["expectations_unmet"] == "nulls(id)"
     assert passed["expectation_result"] == "passed"
     assert "expectations_unmet" not in passed
-    assert DeltaTable(table).count() == 310
+    assert count(table) == 310
 
 
 # --- quarantine -----------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def test_rows_are_written_to_the_quarantine(table, captured_writes, tmp_path):
     assert [report.result for report in block.reports] == ["quarantined", "quarantined", "passed"]
     assert version(table) == 3
     quarantine = DeltaTable(f"{table}_quarantine")
-    assert (quarantine.version(), quarantine.count()) == (1, 12)
+    assert (quarantine.version(), count(f"{table}_quarantine")) == (1, 12)
     events = captured_writes.events[3:]
     assert [event.intent.table_name for event in events] == [*["t_quarantine", "t"] * 2, "t"]
     assert isinstance(events[1].outcome, NoCommit)
@@ -202,14 +208,14 @@ def test_rows_are_written_to_the_quarantine(table, captured_writes, tmp_path):
     )
     with expect(nulls={"id": 0}, on_failure="quarantine", quarantine=tmp_path / "q"):
         write_deltalake(tmp_path / "new", rows(2, 1))
-    assert DeltaTable(tmp_path / "q").count() == 2
+    assert count(tmp_path / "q") == 2
     assert not DeltaTable.is_deltatable(str(tmp_path / "new"))
 
 
 def test_a_quarantine_that_cannot_be_written_is_an_error(table, tmp_path, captured_writes):
     """Neither table has the rows then, and the event has failed."""
-    (tmp_path / "file").write_text("")
-    quarantine = tmp_path / "file" / "q"
+    quarantine = tmp_path / "q"
+    write_deltalake(quarantine, pa.table({"id": [{"other": "type"}]}))
     with (
         expect(nulls={"id": 0}, on_failure="quarantine", quarantine=quarantine) as block,
         pytest.raises(ExpectationError, match="the quarantine cannot be written"),
@@ -229,8 +235,8 @@ def test_a_reused_handle_is_released_after_a_quarantine(tmp_path):
             write_deltalake(table, rows(2), mode="append")
             write_deltalake(table, rows(1, 1), mode="append")
     DeltaLakeInstrumentor().uninstrument()
-    assert (version(table), DeltaTable(table).count()) == (2, 6)
-    assert DeltaTable(f"{table}_quarantine").count() == 3
+    assert (version(table), count(table)) == (2, 6)
+    assert count(f"{table}_quarantine") == 3
 
 
 # --- which writes ---------------------------------------------------------------------------------
@@ -297,6 +303,7 @@ def test_a_block_needs_observed_writes(tmp_path):
     DeltaLakeInstrumentor().uninstrument()
 
 
+@needs_deltalake("1.2.1", "an append reads the log again after the look-up of the key")
 def test_a_key_of_once_is_checked_when_it_commits(table):
     """A refused write does not use up its key, and a skipped one is not checked."""
     for nulls, result in ((1, ["failed"]), (0, ["passed"]), (1, [])):

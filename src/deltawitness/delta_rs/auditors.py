@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deltawitness.app_transactions.commits import WRITE_TRANSACTION
 from deltawitness.commit.log import CommitLog, TableLog, local_log_directory, open_log
 from deltawitness.commit.seams import MODE, STORAGE_OPTIONS
-from deltawitness.delta_rs.seam_states import position_of
+from deltawitness.delta_rs.seam_states import parameter_names
 from deltawitness.delta_rs.write_audit import WriteAudit, not_checkable
 from deltawitness.events import Landed
 from deltawitness.exceptions import ExpectationError
@@ -39,8 +39,11 @@ Call = Callable[..., Any]
 Prepare = Callable[..., "tuple[dict[str, Any], WriteAudit | None]"]
 """Takes the observer, the write, the open table, `args` and `kwargs`; returns `kwargs` and the audit."""
 
-_FILES = {WRITE_TRANSACTION: "actions", "_create_table_with_add_actions": "add_actions"}
-"""Callables that add files, and their parameter with the files."""
+_FILES = frozenset({WRITE_TRANSACTION, "_create_table_with_add_actions"})
+"""Callables that add files."""
+
+_ACTIONS = ("actions", "add_actions")
+"""Names of their parameter with the files: that of delta-rs since 1.6.4, and of earlier releases."""
 
 _STREAMED_MERGE = "streamed_exec"
 """The parameter of a merge that makes delta-rs read the source while the merge runs."""
@@ -128,7 +131,12 @@ class Auditor:
 def _audit_of_files(name: str, original: Call) -> Prepare:
     # A method gets its arguments without the open table.
     is_method = name == WRITE_TRANSACTION
-    at = {each: position_of(original, each) - is_method for each in (_FILES[name], "schema", MODE)}
+    known = parameter_names(original)
+    actions = next((each for each in _ACTIONS if each in known), _ACTIONS[0])
+    names = (actions, "schema", MODE)
+    if not set(names) <= set(known):
+        return _refuse_files
+    at = {each: known.index(each) - is_method for each in names}
 
     def audit(
         observer: Observer,
@@ -141,6 +149,21 @@ def _audit_of_files(name: str, original: Call) -> Prepare:
         return kwargs, audit_files(observer, write, table, AddedFiles(*files))
 
     return audit
+
+
+def _refuse_files(
+    observer: Observer,
+    write: InFlightWrite,
+    table: Any,  # noqa: ARG001 - one signature for all
+    args: tuple[Any, ...],  # noqa: ARG001 - as above
+    kwargs: dict[str, Any],
+) -> tuple[dict[str, Any], WriteAudit | None]:
+    """Refuse files that an expectation applies to: this release of delta-rs has other parameters."""
+    if _expectations_of(write):
+        with _refusing(observer, write):
+            msg = "expect: not possible for files with this release of deltalake; nothing was committed"
+            raise ExpectationError(msg)
+    return kwargs, None
 
 
 def audit_write(

@@ -214,10 +214,12 @@ class WriteAudit:
                     storage_options=storage_options,
                     commit_properties=CommitProperties(custom_metadata=metadata),
                 )
-        except Exception as problem:
+        except BaseException as problem:
             write.landed = Landed.NO
             failed = replace(report, result=ExpectationResult.FAILED)
             self._finish(failed)
+            if not isinstance(problem, Exception):  # an interrupt, or a panic of the engine
+                raise
             reasons = "; ".join(map(str, report.unmet))
             msg = (
                 f"expectations not met, nothing was committed: {reasons}; and the quarantine cannot be"
