@@ -18,6 +18,7 @@ VALID = {
     Env.SINK_TIMEOUT: ("2", "sink_timeout", 2.0),
     Env.LANDED_TAIL: ("9", "landed_tail", 9),
     Env.TABLE_NAMES: ("metadata", "table_names", TableNames.METADATA),
+    Env.EXPECTATIONS: ("/rules.toml", "expectations", "/rules.toml"),
 }
 
 INVALID = {
@@ -28,6 +29,7 @@ INVALID = {
     Env.SINK_TIMEOUT: ("4e3", "at most 3600"),
     Env.LANDED_TAIL: ("0", "from 1 to"),
     Env.TABLE_NAMES: ("full", "path, metadata, none"),
+    Env.EXPECTATIONS: ("s3://lake/rules.toml", "a local file"),
 }
 
 

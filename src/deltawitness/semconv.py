@@ -586,6 +586,8 @@ class Env(StrEnum):
     """Set for child processes: the id of the run, which of `run` and `job` were not chosen, and the job."""
     REQUIRE = "DELTAWITNESS_REQUIRE"
     """Refuse writes without a `run`, a `job` or a `message`: one or several of these, separated by commas."""
+    EXPECTATIONS = "DELTAWITNESS_EXPECTATIONS"
+    """TOML file with [expectations](expectations.md#a-file-of-expectations) for the writes of this process."""
     CODE_VERSION = "DELTAWITNESS_CODE_VERSION"
     """Commit or version of the program; overrides the detected one."""
     AUTHOR = "DELTAWITNESS_AUTHOR"

@@ -92,6 +92,17 @@ def test_writes_of_a_session_are_checked(table):
     assert not DeltaTable.is_deltatable(f"{table}_new")
 
 
+def test_a_session_alone_is_not_enough_for_a_block(tmp_path):
+    """Without instrumentation only the writes inside proxies are observed, so `write_deltalake` would pass."""
+    skip_without_session()
+    write_deltalake(tmp_path / "t", rows(1))
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", str(tmp_path / "t"))
+    ctx.sql("INSERT INTO t SELECT 2, 'x'").collect()
+    with pytest.raises(ExpectationError, match="not instrumented"), expect(rows_added=1):
+        pass
+
+
 @needs_deltalake("1.6.3", "write transactions contain no application transactions")
 def test_files_are_checked_by_their_statistics(table):
     """A distributed write commits nothing if the statistics do not meet a rule; `unique` is not checked."""

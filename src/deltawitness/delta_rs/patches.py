@@ -63,7 +63,7 @@ from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.delta_rs.write_audit import WriteAudit, merge_result
 from deltawitness.events import InputVersion, Landed, NoCommitReason
 from deltawitness.exceptions import ExpectationError, RequirementError
-from deltawitness.expectations import has_expectations, set_checked
+from deltawitness.expectations import has_expectations
 from deltawitness.internal_errors import guard, report
 from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
@@ -106,11 +106,15 @@ class DeltaLakeSeams:
     Args:
         observer: observes the writes.
         only_when: called before each write; returns whether to observe it.
+
+    Attributes:
+        replaced: names of the seams that are replaced.
     """
 
     def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
         self._observer = observer
         self._only_when = only_when
+        self.replaced: frozenset[str] = frozenset()
         self._replacements = Replacements()
         self._merges: MergeBuilders[_BuiltMerge] = MergeBuilders()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
@@ -130,13 +134,12 @@ class DeltaLakeSeams:
         log_unusable(statuses)
         states = zip(SEAMS, statuses, strict=True)
         replaced = {seam.name for seam, status in states if status.state is SeamState.ON}
+        self.replaced = frozenset(replaced)
         set_guarded(replaced - self._guards.missing)
-        set_checked(replaced)
 
     def uninstall(self) -> None:
         """Restore every original."""
         set_guarded(())
-        set_checked(())
         self._restore_whole_write()
         self._restore_whole_write = _nothing
         self._replacements.restore()

@@ -18,6 +18,7 @@ from deltawitness.expectations.block import (
     no_expectations,
     set_checked,
 )
+from deltawitness.expectations.file import load_expectations
 from deltawitness.expectations.file_checks import statistics_of
 from deltawitness.expectations.rules import Within, within
 from deltawitness.expectations.schema_check import delta_types
@@ -37,6 +38,7 @@ __all__ = [
     "expect",
     "expectations_for",
     "has_expectations",
+    "load_expectations",
     "no_expectations",
     "set_checked",
     "statistics_of",

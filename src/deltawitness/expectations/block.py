@@ -203,16 +203,21 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
         mine = next((each for each in reversed(blocks) if each.owner is self), None)
         _blocks.set(tuple(each for each in blocks if each is not mine))
 
-    def register(self) -> ExpectationBlock:
+    def register(self, *, is_declared: bool = False) -> ExpectationBlock:
         """Check the writes of this process, in all threads, until :meth:`unregister` is called.
 
         Child processes that are started later by `fork` are covered, others are not.
+
+        Args:
+            is_declared: whether the expectation is of `DELTAWITNESS_EXPECTATIONS`, which may be in force
+                where only the writes inside of proxies are observed.
 
         Raises:
             ExpectationError: delta-rs is not instrumented, or writes are suppressed.
         """
         global _registered  # noqa: PLW0603 - one list per process
-        _check_instrumented()
+        if not is_declared:
+            _check_instrumented()
         with _lock:
             if self._expectation is None:
                 self._expectation = self._new()
