@@ -22,8 +22,10 @@ from deltawitness import (
     expect,
     once,
     read_commit_metadata,
+    show,
     suppressed,
     within,
+    writes,
 )
 from deltawitness.exceptions import ExpectationError
 from deltawitness.ledger.tables.schema import INVENTORY
@@ -359,6 +361,10 @@ def test_the_result_is_in_the_ledger(tmp_path):
         "expectations": "nulls(id),unique(id)",
         "expectations_unmet": "nulls(id)",
     }
+    (row,) = writes(expectation="failed", root=tmp_path / "c")
+    assert (row.error_type, row.expectations_unmet) == ("expectation_failed", "nulls(id)")
+    shown = show(f"{table}@0", root=tmp_path / "c")
+    assert (shown.expectation_result, shown.expectations_unmet) == ("warned", "nulls(id)")
     observed = recorded(Ledger(tmp_path / "c"), names)
     assert sorted(observed, key=str) == sorted([warned, failed], key=str)
     rebuilt = Ledger(tmp_path / "other")

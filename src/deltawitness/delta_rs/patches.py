@@ -291,11 +291,13 @@ class DeltaLakeSeams:
             known = known_source(argument(args, kwargs, 1, "data"))
             knowing = nullcontext() if known is None else write_context(known.attributes)
             metrics = None if known is None else known.metrics
-            options = _storage_options(args, kwargs) if has_expectations() else None
+            remembering: Any = nullcontext()
+            if has_expectations():
+                remembering = use_storage_options(_storage_options(args, kwargs))
             with (
                 knowing,
                 measuring(metrics),
-                use_storage_options(options),
+                remembering,
                 watch_writes() as writes,
             ):
                 try:
