@@ -81,6 +81,9 @@ def results(batches, **rules):
     """Return label, whether it is met and the count of each rule."""
     parsed = parse_rules(**rules)
     checks = row_checks(parsed, parsed.rows_added)
+    schema = batches[0].schema if batches else pa.schema([("a", pa.int64()), ("d", pa.int64())])
+    for check in checks:
+        check.begin(schema)
     for batch in batches:
         for check in checks:
             check.update(batch)
@@ -157,6 +160,8 @@ def test_a_rule_that_arrow_cannot_compute_is_not_met():
     found = results(rows, unique=["a"], values={"f": ("a", "b"), "a": {1}, "x": {1}})
     assert set(found.values()) == {(False, None)}
     assert results(rows, unique=[["f", "x"]]) == {"unique(f,x)": (False, None)}
+    found = results([], unique=["x"], values={"x": {1}})  # a write without rows
+    assert set(found.values()) == {(False, None)}
 
 
 def schema_of(**columns):

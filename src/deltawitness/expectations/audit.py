@@ -262,7 +262,12 @@ class Audit:
         """
         import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
+        self._begin(source.schema)
         return pa.RecordBatchReader.from_batches(source.schema, self._passing(source))
+
+    def _begin(self, schema: pa.Schema) -> None:
+        for check in self._checks:
+            check.begin(schema)
 
     def _passing(self, source: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in source:
@@ -287,6 +292,7 @@ class Audit:
             SourceRowsError: the source has raised, which is the cause.
             OSError: the rows do not fit into memory, and the temporary file cannot be written.
         """
+        self._begin(source.schema)
         self.buffer = RowBuffer(source.schema)
         while (batch := _next(source)) is not None:
             self._update(batch)

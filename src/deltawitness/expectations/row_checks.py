@@ -26,6 +26,9 @@ __all__ = [
 class RowCheck(Protocol):
     """Checks one rule for the rows of a write."""
 
+    def begin(self, schema: pa.Schema, /) -> None:
+        """Take the schema of the rows, before the first of them."""
+
     def update(self, batch: pa.RecordBatch, /) -> None:
         """Take the next rows."""
 
@@ -119,6 +122,9 @@ class _RowCount:
         self._bounds = bounds
         self._rows = 0
 
+    def begin(self, schema: pa.Schema, /) -> None:
+        pass
+
     def update(self, batch: pa.RecordBatch, /) -> None:
         self._rows += batch.num_rows
 
@@ -133,6 +139,9 @@ class _Nulls:
         self._column = column
         self._most = most
         self._rows = self._nulls = 0
+
+    def begin(self, schema: pa.Schema, /) -> None:
+        pass
 
     def update(self, batch: pa.RecordBatch, /) -> None:
         column = _column(batch, self._column)
@@ -154,13 +163,16 @@ class _Unique:
         self._parts: list[pa.Table] = []
         self._missing: str | None = None
 
+    def begin(self, schema: pa.Schema, /) -> None:
+        missing = (name for name in self._key if schema.get_field_index(name) < 0)
+        self._missing = next(missing, None)
+
     def update(self, batch: pa.RecordBatch, /) -> None:
+        if self._missing is not None:
+            return
         import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
         columns = [_column(batch, name) for name in self._key]
-        if missing := [name for name, each in zip(self._key, columns, strict=True) if each is None]:
-            self._missing = missing[0]
-            return
         names = [str(place) for place in range(len(columns))]  # a key may repeat a name
         self._parts.append(pa.table(columns, names=names).drop_null())
 
@@ -195,15 +207,16 @@ class _Values:
         self._is_missing = False
         self._error: Exception | None = None
 
+    def begin(self, schema: pa.Schema, /) -> None:
+        self._is_missing = schema.get_field_index(self._column) < 0
+
     def update(self, batch: pa.RecordBatch, /) -> None:
-        column = _column(batch, self._column)
-        if column is None:
-            self._is_missing = True
-        elif self._error is None:
-            try:
-                self._outside += _outside(column, self._allowed)
-            except Exception as error:  # noqa: BLE001 - the values are of another type than the column
-                self._error = error
+        if self._is_missing or self._error is not None:
+            return
+        try:
+            self._outside += _outside(_column(batch, self._column), self._allowed)
+        except Exception as error:  # noqa: BLE001 - the values are of another type than the column
+            self._error = error
 
     def result(self) -> ExpectationCheck:
         rule, columns = ExpectationRule.VALUES, (self._column,)
