@@ -150,7 +150,7 @@ class expect:  # noqa: N801 - used as `with expect(...)`, where the lower case i
     ...         write_deltalake(folder, pa.table({"id": [3, None]}), mode="append")
     ...     except ExpectationError as error:
     ...         print(error)
-    expectations not met, nothing was committed: nulls(id): 1 nulls, at most 0 allowed
+    expectations not met, nothing was committed: nulls(id): 1 null, at most 0 allowed
     >>> [report.result.value for report in block.reports], DeltaTable(folder).version()
     (['passed', 'failed'], 0)
     >>> DeltaLakeInstrumentor().uninstrument()

@@ -97,7 +97,7 @@ def file_checks(
         checks.append(
             unchecked(ExpectationRule.VALUES, (column,), _NO_STATISTICS)
             if outside is None
-            else values_check(column, outside, "files")
+            else values_check(column, outside, "file")
         )
     return checks
 

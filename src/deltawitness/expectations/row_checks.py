@@ -72,7 +72,7 @@ def rows_check(rows: int, bounds: Bounds) -> ExpectationCheck:
     """
     low, high = bounds
     is_met = (low is None or rows >= low) and (high is None or rows <= high)
-    detail = f"{rows} rows, {bounds_text(bounds)} allowed"
+    detail = f"{_counted(rows, 'row')}, {bounds_text(bounds)} allowed"
     return ExpectationCheck(ExpectationRule.ROWS_ADDED, (), is_met, rows, detail)
 
 
@@ -87,7 +87,7 @@ def nulls_check(column: str, nulls: int, rows: int, most: float) -> ExpectationC
     """
     is_met = nulls <= most if isinstance(most, int) else not nulls or nulls / rows <= most
     allowed = f"{most:g} of {rows} rows" if isinstance(most, float) else f"{most}"
-    detail = f"{nulls} nulls, at most {allowed} allowed"
+    detail = f"{_counted(nulls, 'null')}, at most {allowed} allowed"
     return ExpectationCheck(ExpectationRule.NULLS, (column,), is_met, nulls, detail)
 
 
@@ -97,10 +97,19 @@ def values_check(column: str, outside: int, counted: str) -> ExpectationCheck:
     Args:
         column: the column.
         outside: number of rows, or of files, with another value.
-        counted: `rows` or `files`.
+        counted: `row` or `file`.
     """
-    detail = f"{outside} {counted} have a value that is not allowed"
+    detail = f"{_counted(outside, counted)} with a value that is not allowed"
     return ExpectationCheck(ExpectationRule.VALUES, (column,), outside == 0, outside, detail)
+
+
+def _counted(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> _counted(1, "row"), _counted(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def bounds_text(bounds: Bounds) -> str:
@@ -183,7 +192,7 @@ class _Unique:
             repeated = self._repeated()
         except Exception as error:  # noqa: BLE001 - Arrow cannot group values of every type
             return _uncheckable(ExpectationRule.UNIQUE, self._key, error)
-        detail = f"{repeated} rows have a key that occurs more than once"
+        detail = f"{_counted(repeated, 'row')} with a key that occurs more than once"
         return ExpectationCheck(ExpectationRule.UNIQUE, self._key, repeated == 0, repeated, detail)
 
     def _repeated(self) -> int:
@@ -224,7 +233,7 @@ class _Values:
             return _missing(rule, columns, self._column)
         if self._error is not None:
             return _uncheckable(rule, columns, self._error)
-        return values_check(self._column, self._outside, "rows")
+        return values_check(self._column, self._outside, "row")
 
 
 def _outside(column: pa.Array, allowed: Bounds | frozenset[Any]) -> int:
