@@ -104,7 +104,7 @@ def values_check(column: str, outside: int, counted: str) -> ExpectationCheck:
 
 
 def _counted(count: int, noun: str) -> str:
-    """Return a count with its noun.
+    """Return a count with what it counts, in the singular or the plural.
 
     >>> _counted(1, "row"), _counted(2, "row")
     ('1 row', '2 rows')
