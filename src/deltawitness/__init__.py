@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from deltawitness.events import (
         CommitMetrics,
         Committed,
+        ExpectationCheck,
+        ExpectationReport,
         Exported,
         Failed,
         InputVersion,
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
         WritePhase,
         WriteSink,
     )
+    from deltawitness.expectations import ExpectationBlock, Within, expect, within
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
     from deltawitness.installation.info import info
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
@@ -130,7 +133,13 @@ if TYPE_CHECKING:
     from deltawitness.propagation import run_environment
     from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
-    from deltawitness.semconv import CacheScope, ErrorType
+    from deltawitness.semconv import (
+        CacheScope,
+        ErrorType,
+        ExpectationAction,
+        ExpectationResult,
+        ExpectationRule,
+    )
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -180,6 +189,12 @@ _MODULES = {
     "DrainResult": "ledger.drain.drain",
     "EdgeKind": "answers.lineage_graph",
     "ErrorType": "semconv",
+    "ExpectationAction": "semconv",
+    "ExpectationBlock": "expectations",
+    "ExpectationCheck": "events",
+    "ExpectationReport": "events",
+    "ExpectationResult": "semconv",
+    "ExpectationRule": "semconv",
     "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
@@ -262,6 +277,7 @@ _MODULES = {
     "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
     "VerifyResult": "cache.verify.verifier",
+    "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
@@ -282,6 +298,7 @@ _MODULES = {
     "doctor": "answers.doctor",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
+    "expect": "expectations",
     "flush": "observe",
     "history": "commit",
     "impact": "answers.questions",
@@ -303,6 +320,7 @@ _MODULES = {
     "table_id": "locations",
     "time": "answers.run_time",
     "undo": "answers.undo",
+    "within": "expectations",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -351,6 +369,12 @@ __all__ = [
     "DrainResult",
     "EdgeKind",
     "ErrorType",
+    "ExpectationAction",
+    "ExpectationBlock",
+    "ExpectationCheck",
+    "ExpectationReport",
+    "ExpectationResult",
+    "ExpectationRule",
     "ExpireResult",
     "Explanation",
     "Exported",
@@ -436,6 +460,7 @@ __all__ = [
     "Verdict",
     "Verified",
     "VerifyResult",
+    "Within",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",
@@ -459,6 +484,7 @@ __all__ = [
     "doctor",
     "errors",
     "exactly_once",
+    "expect",
     "flush",
     "history",
     "impact",
@@ -482,6 +508,7 @@ __all__ = [
     "table_id",
     "time",
     "undo",
+    "within",
     "write_distributed",
     "writes",
 ]

@@ -22,7 +22,7 @@ from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.locations import strip_credentials
-from deltawitness.semconv import CacheResult
+from deltawitness.semconv import CacheResult, ExpectationResult
 from deltawitness.settings import Settings
 
 __all__ = ["errors", "impact", "ledger_of", "lineage", "runs", "settings_with", "show", "writes"]
@@ -119,6 +119,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
     version: int | None = None,
     result: CacheResult | str | None = None,
     since: datetime | None = None,
+    expectation: ExpectationResult | str | None = None,
     limit: int | None = None,
     root: _Root = None,
     storage_options: dict[str, str] | None = None,
@@ -135,6 +136,8 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         version: skips operations that have not committed this version.
         result: skips other results: `write`, `hit`, `miss`, `noop` or `error`.
         since: skips earlier operations; a time without a time zone is in UTC.
+        expectation: skips operations whose expectations have another result: `passed`, `warned`, `failed`
+            or `quarantined`.
         limit: maximum number of operations.
         root: as for :func:`show`.
         storage_options: as for :func:`show`.
@@ -156,6 +159,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         version=version,
         result=None if result is None else CacheResult(result),
         since=_in_utc(since),
+        expectation=None if expectation is None else ExpectationResult(expectation),
     )
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
 
