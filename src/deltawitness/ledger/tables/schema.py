@@ -236,6 +236,11 @@ INVENTORY = LedgerTable(
         ("code_line", ColumnKind.COUNT, "line of the program's call"),
         ("code_function", ColumnKind.TEXT, "function of the program's call, with its module"),
         ("parts", ColumnKind.COUNT, "parts of a distributed write"),
+        (
+            "column_lineage",
+            ColumnKind.TEXT,
+            "from which columns the plan made the written columns, as JSON",
+        ),
     ),
 )
 

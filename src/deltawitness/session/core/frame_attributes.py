@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.column_sources import WriteColumns
 from deltawitness.events import InputVersion
 from deltawitness.hashing import (
     hash_of_plan_text,
+    is_anonymous,
     plan_text,
     schema_hash,
     shape_hash_of_plan_text,
 )
 from deltawitness.internal_errors import report
 from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes
+from deltawitness.redaction import redact_label
+from deltawitness.session.core.column_lineage import TableOf, columns_of_plan
 from deltawitness.session.core.frames import FrameState
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["attributes_of_frame"]
+__all__ = ["attributes_of_frame", "table_of"]
 
 
 def attributes_of_frame(
@@ -51,7 +56,47 @@ def attributes_of_frame(
             plan_hash=hash_of_plan_text(hashed),
             plan_shape_hash=shape_hash_of_plan_text(hashed),
             inputs=tuple(inputs),
+            column_lineage=_column_lineage(plan, table_of(state, tuple(inputs)), schema),
         )
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
         return NO_ATTRIBUTES
+
+
+def table_of(state: FrameState | None, inputs: Sequence[InputVersion]) -> TableOf:
+    """Return a function that returns the table that a scan in a plan reads.
+
+    Args:
+        state: state of the observed frame that has the plan; None if the frame is not observed.
+        inputs: the inputs of the write.
+
+    Returns:
+        A function of the scanned name. It returns the position of a Delta table in `inputs`, and for any
+        other table its name without what is private.
+    """
+    places = {read: place for place, read in enumerate(inputs)}
+    anonymous: dict[str, str] = {}
+
+    def found(shown: str) -> int | str:
+        entries = [] if state is None else state.snapshot.named(shown)
+        place = places.get(entries[0].as_input()) if len(entries) == 1 else None
+        if place is not None:
+            return place
+        name = shown.rpartition(".")[2]
+        if is_anonymous(name):
+            return anonymous.setdefault(name, f"anonymous{len(anonymous)}")
+        return redact_label(name)
+
+    return found
+
+
+def _column_lineage(plan: Any, found: TableOf, schema: pa.Schema | None) -> str | None:
+    """Return from which columns a plan makes its columns; None if there is an error, which is reported."""
+    try:
+        logical = plan.logical_plan() if hasattr(plan, "logical_plan") else plan
+        names = None if schema is None else list(schema.names)
+        columns: WriteColumns = columns_of_plan(logical, found, names)
+        return columns.to_text()
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("session", error)
+        return None
