@@ -128,9 +128,11 @@ class CommittedWrites:
 
     Attributes:
         ledger: the ledger to query.
+        more: columns that are read in addition.
     """
 
     ledger: LedgerListing
+    more: tuple[str, ...] = ()
     _rows: dict[Key, Row] = field(default_factory=dict)
     _repeated: set[Key] = field(default_factory=set)
     _loaded: set[Key] = field(default_factory=set)
@@ -173,7 +175,7 @@ class CommittedWrites:
     def _read(self, condition: str, until: datetime | None) -> set[str]:
         """Read the rows with a condition, and return the ids of their tables."""
         there = self.ledger.columns(INVENTORY)
-        columns = ", ".join(name for name in _COLUMNS if name in there)
+        columns = ", ".join(name for name in (*_COLUMNS, *self.more) if name in there)
         day = [] if until is None else [f"event_date <= DATE '{until.date() + _CLOCK_SKEW}'"]
         where = " AND ".join([*day, COMMITTED, f"({condition})"])
         rows = self.ledger.query(

@@ -27,7 +27,7 @@ from deltawitness.answers.rows import TableVersion
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.locations import last_segment
 
-__all__ = ["DEPTH", "MAX_NODES", "read_lineage"]
+__all__ = ["DEPTH", "MAX_NODES", "follow_lineage", "read_lineage"]
 
 DEPTH = 10
 """Levels that are followed unless the caller says otherwise."""
@@ -58,6 +58,18 @@ def read_lineage(
         OSError: the ledger's storage cannot be read.
     """
     writes = CommittedWrites(ledger)
+    return follow_lineage(writes, name, direction=direction, depth=depth, has_history=has_history)
+
+
+def follow_lineage(
+    writes: CommittedWrites,
+    name: str,
+    *,
+    direction: LineageDirection,
+    depth: int,
+    has_history: bool,
+) -> Lineage:
+    """Return the same as `read_lineage`, and leave the rows of the nodes in `writes`."""
     start = find_start(writes, name, is_read_enough=direction is LineageDirection.DOWN)
     walk = _Walk(writes, direction, has_history)
     walk.follow(start.key, depth)

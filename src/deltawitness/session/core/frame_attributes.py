@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.column_sources import WriteColumns
@@ -23,16 +24,17 @@ from deltawitness.session.core.frames import FrameState
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["attributes_of_frame", "table_of"]
+__all__ = ["attributes_of_frame"]
 
 
-def attributes_of_frame(
+def attributes_of_frame(  # noqa: PLR0913 - keyword-only parts of a statement
     plan: Any,
     state: FrameState | None,
     *,
     schema: pa.Schema | None = None,
     clauses: str = "",
     reads: tuple[InputVersion, ...] = (),
+    columns: Callable[[TableOf], WriteColumns] | None = None,
 ) -> WriteAttributes:
     """Return the attributes of a write that can be computed before the engine call.
 
@@ -44,6 +46,8 @@ def attributes_of_frame(
         schema: schema of the written rows; None if it is unknown.
         clauses: text of the statement that its plan does not contain: the clauses of a MERGE.
         reads: versions of Delta tables that are read in addition to those in the plan.
+        columns: returns the columns that are written, if they are not those of the plan; its argument
+            returns the table that a scanned name means.
     """
     try:
         text = plan_text(plan)
@@ -56,14 +60,16 @@ def attributes_of_frame(
             plan_hash=hash_of_plan_text(hashed),
             plan_shape_hash=shape_hash_of_plan_text(hashed),
             inputs=tuple(inputs),
-            column_lineage=_column_lineage(plan, table_of(state, tuple(inputs)), schema),
+            column_lineage=_column_lineage(
+                columns or partial(_columns_of, plan, schema), _table_of(state, tuple(inputs))
+            ),
         )
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
         return NO_ATTRIBUTES
 
 
-def table_of(state: FrameState | None, inputs: Sequence[InputVersion]) -> TableOf:
+def _table_of(state: FrameState | None, inputs: Sequence[InputVersion]) -> TableOf:
     """Return a function that returns the table that a scan in a plan reads.
 
     Args:
@@ -90,13 +96,15 @@ def table_of(state: FrameState | None, inputs: Sequence[InputVersion]) -> TableO
     return found
 
 
-def _column_lineage(plan: Any, found: TableOf, schema: pa.Schema | None) -> str | None:
-    """Return from which columns a plan makes its columns; None if there is an error, which is reported."""
+def _columns_of(plan: Any, schema: pa.Schema | None, found: TableOf) -> WriteColumns:
+    logical = plan.logical_plan() if hasattr(plan, "logical_plan") else plan
+    return columns_of_plan(logical, found, None if schema is None else list(schema.names))
+
+
+def _column_lineage(columns: Callable[[TableOf], WriteColumns], found: TableOf) -> str | None:
+    """Return the text of the columns of a write; None if there is an error, which is reported."""
     try:
-        logical = plan.logical_plan() if hasattr(plan, "logical_plan") else plan
-        names = None if schema is None else list(schema.names)
-        columns: WriteColumns = columns_of_plan(logical, found, names)
-        return columns.to_text()
+        return columns(found).to_text()
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
         return None
