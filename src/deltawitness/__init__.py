@@ -14,6 +14,14 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.answers.column_graph import (
+        ColumnEdge,
+        ColumnLineage,
+        RowsEdge,
+        TableColumn,
+        UnknownColumns,
+    )
+    from deltawitness.answers.columns import column_lineage
     from deltawitness.answers.diff.question import diff
     from deltawitness.answers.diff.run_values import (
         DiffCause,
@@ -58,6 +66,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -146,7 +155,10 @@ _MODULES = {
     "CacheScope": "semconv",
     "CallSite": "call_site",
     "ColumnChange": "answers.diff.table_values",
+    "ColumnEdge": "answers.column_graph",
+    "ColumnLineage": "answers.column_graph",
     "ColumnStatistics": "answers.diff.table_values",
+    "ColumnUse": "column_sources",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
@@ -212,6 +224,7 @@ _MODULES = {
     "ReservedKeys": "settings",
     "RowChanges": "answers.diff.table_values",
     "RowExample": "answers.diff.table_values",
+    "RowsEdge": "answers.column_graph",
     "RunDiff": "answers.diff.run_values",
     "RunDifference": "answers.diff.run_values",
     "RunOrigin": "run_origin",
@@ -228,6 +241,7 @@ _MODULES = {
     "Settings": "settings",
     "ShownCommit": "answers.shown_commit",
     "ShownRun": "answers.shown_run",
+    "TableColumn": "answers.column_graph",
     "TableDiff": "answers.diff.table_values",
     "TableNames": "settings",
     "TableVersion": "answers.rows",
@@ -235,6 +249,7 @@ _MODULES = {
     "UndoPlan": "answers.undo_plan",
     "UndoState": "answers.undo_plan",
     "UndoTable": "answers.undo_plan",
+    "UnknownColumns": "answers.column_graph",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
@@ -252,6 +267,7 @@ _MODULES = {
     "adopt": "ledger.ledger",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
+    "column_lineage": "answers.columns",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
     "errors": "answers.questions",
@@ -303,7 +319,10 @@ __all__ = [
     "CacheScope",
     "CallSite",
     "ColumnChange",
+    "ColumnEdge",
+    "ColumnLineage",
     "ColumnStatistics",
+    "ColumnUse",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
@@ -370,6 +389,7 @@ __all__ = [
     "ReservedKeys",
     "RowChanges",
     "RowExample",
+    "RowsEdge",
     "RunContext",
     "RunDiff",
     "RunDifference",
@@ -387,6 +407,7 @@ __all__ = [
     "Settings",
     "ShownCommit",
     "ShownRun",
+    "TableColumn",
     "TableDiff",
     "TableNames",
     "TableVersion",
@@ -394,6 +415,7 @@ __all__ = [
     "UndoPlan",
     "UndoState",
     "UndoTable",
+    "UnknownColumns",
     "UnreadableTable",
     "UnrecordedWrite",
     "Verdict",
@@ -414,6 +436,7 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "column_lineage",
     "current_run",
     "diagnostics_sink",
     "diff",
