@@ -16,6 +16,7 @@ from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheRe
 
 __all__ = [
     "CHANGES_ROWS",
+    "CLOCK_SKEW",
     "COMMITTED",
     "KEEPS_ROWS",
     "WINDOW",
@@ -70,7 +71,7 @@ CHANGES_ROWS = (
 WINDOW = 16
 """Versions that are read at once before and after one, because maintenance may be between."""
 
-_CLOCK_SKEW = timedelta(days=1)
+CLOCK_SKEW = timedelta(days=1)
 """How far the clocks of two machines may differ."""
 
 _CREATING = frozenset({CacheOperation.CREATE.value, CacheOperation.CONVERT.value})
@@ -176,7 +177,7 @@ class CommittedWrites:
         """Read the rows with a condition, and return the ids of their tables."""
         there = self.ledger.columns(INVENTORY)
         columns = ", ".join(name for name in (*_COLUMNS, *self.more) if name in there)
-        day = [] if until is None else [f"event_date <= DATE '{until.date() + _CLOCK_SKEW}'"]
+        day = [] if until is None else [f"event_date <= DATE '{until.date() + CLOCK_SKEW}'"]
         where = " AND ".join([*day, COMMITTED, f"({condition})"])
         rows = self.ledger.query(
             f"SELECT {columns} FROM inventory WHERE {where} ORDER BY event_time"  # noqa: S608 - quoted
@@ -234,28 +235,6 @@ class CommittedWrites:
             versions.append((table, version + 1))
         return versions[-1] not in self._loaded
 
-    def readers(
-        self, keys: Iterable[Key], since: datetime | None = None
-    ) -> list[tuple[Key, Key, EdgeKind]]:
-        """Return the operations that have read versions: each with the version and how that is known.
-
-        Args:
-            keys: the versions.
-            since: a time before the first of the operations, for a faster query.
-        """
-        day = [] if since is None else [f"event_date >= DATE '{since.date() - _CLOCK_SKEW}'"]
-        columns = "table_id, version, read_id, read_version, kind"
-        condition = f"version IS NOT NULL AND ({_is_read_of(keys)})"
-        rows = self.ledger.query(reads_query(self.ledger, columns, condition, day))
-        return sorted(
-            (
-                (row["table_id"], row["version"]),
-                (row["read_id"], row["read_version"]),
-                EdgeKind(row["kind"]),
-            )
-            for row in rows
-        )
-
 
 def keeps_rows(row: Row) -> bool:
     """Return whether an operation changes no row by its nature."""
@@ -309,11 +288,6 @@ def _is_inside(key: Key) -> str:
     table, version = key
     has_version = f"version > {version} AND array_has(versions, {version})"
     return f"(table_id = {quote_literal(table)} AND {has_version})"
-
-
-def _is_read_of(keys: Iterable[Key]) -> str:
-    """Return the condition that a read is of one of some versions."""
-    return _in_spans("read_id", "read_version", keys)
 
 
 def _in_spans(table_column: str, version_column: str, keys: Iterable[Key]) -> str:

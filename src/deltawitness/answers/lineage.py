@@ -8,6 +8,7 @@ from datetime import datetime
 
 from deltawitness.answers.commits import with_names
 from deltawitness.answers.committed_writes import (
+    CLOCK_SKEW,
     WINDOW,
     CommittedWrites,
     Key,
@@ -23,6 +24,7 @@ from deltawitness.answers.lineage_graph import (
     LineageNode,
 )
 from deltawitness.answers.lineage_start import find_start
+from deltawitness.answers.operations_index import OperationsIndex, read_operations
 from deltawitness.answers.rows import TableVersion
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.locations import last_segment
@@ -103,6 +105,8 @@ class _Walk:
         edges: the version that was read, by source, target and kind.
         cut: versions with edges that are left out.
         places: locations of tables that were read, by their ids.
+        index: the inputs of operations; None until it is needed.
+        since: the time from which on the index was read; None for all operations.
     """
 
     writes: CommittedWrites
@@ -112,6 +116,8 @@ class _Walk:
     edges: dict[tuple[Key, Key, EdgeKind], int] = field(default_factory=dict)
     cut: set[Key] = field(default_factory=set)
     places: dict[str, str] = field(default_factory=dict)
+    index: OperationsIndex | None = None
+    since: datetime | None = None
 
     def follow(self, start: Key, depth: int) -> None:
         """Read the graph from a version on."""
@@ -163,7 +169,7 @@ class _Walk:
         sources = {
             read: key for key, after in following.items() for read in (key, *after[:-1])
         }  # versions after one, without the last, have the same rows
-        found = self.writes.readers(sources, self._times(frontier, min))
+        found = self._index(self._times(frontier, min)).readers(sources)
         self.writes.load((target for target, _, _ in found), before=0, after=WINDOW)
         links = [
             (sources[read], target, kind, read[1])
@@ -180,6 +186,15 @@ class _Walk:
             if previous is not None and sources.get((key[0], previous)) == key:
                 links.append((key, target, EdgeKind.HISTORY, previous))
         return links
+
+    def _index(self, since: datetime | None) -> OperationsIndex:
+        """Return the index of the reads since a time; it is read again only for an earlier time."""
+        start = None if since is None else since - CLOCK_SKEW
+        is_too_late = self.since is not None and (start is None or start < self.since)
+        if self.index is None or is_too_late:
+            self.since = start
+            self.index = read_operations(self.writes.ledger, start)
+        return self.index
 
     def _times(
         self, keys: Iterable[Key], choose: Callable[[list[datetime]], datetime]

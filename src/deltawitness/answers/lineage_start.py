@@ -97,10 +97,14 @@ def _identity(ledger: LedgerListing, named: NamedTable) -> str:
 
 
 def _newest(ledger: LedgerListing, identity: str) -> int | None:
-    """Return the last version that changed rows, else the last one; None if there is none."""
+    """Return the last version that changed rows, else the last one; None if there is none.
+
+    The groups are needed: without them the engine skips rows below the greatest version so far, also
+    for the maximum that has a filter.
+    """
     rows = ledger.query(
         f"SELECT max(version) AS last, max(version) FILTER (WHERE NOT {KEEPS_ROWS}) AS changed"  # noqa: S608 - quoted
-        f" FROM inventory WHERE {COMMITTED} AND table_id = {quote_literal(identity)}"
+        f" FROM inventory WHERE {COMMITTED} AND table_id = {quote_literal(identity)} GROUP BY table_id"
     )
     row = rows[0] if rows else {"changed": None, "last": None}
     found: int | None = row["last"] if row["changed"] is None else row["changed"]
