@@ -328,10 +328,10 @@ class _Reader:
             return
         found, owners = pc.list_flatten(lists), pc.list_parent_indices(lists)
         is_exact = name == self.inputs[0]
+        links = self._links(operations, found, owners, is_exact=is_exact)
         if not is_exact:  # a row with the first column has no use for the second one
-            is_used = batch.column(self.inputs[0]).is_null().take(owners)
-            found, owners = found.filter(is_used), owners.filter(is_used)
-        self._reads.append(self._links(operations, found, owners, is_exact=is_exact))
+            links = links.filter(batch.column(self.inputs[0]).is_null().take(owners))
+        self._reads.append(links)
 
     def _links(
         self, operations: pa.RecordBatch, found: pa.StructArray, owners: pa.Array, *, is_exact: bool
