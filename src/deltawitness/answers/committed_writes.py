@@ -74,6 +74,9 @@ WINDOW = 16
 CLOCK_SKEW = timedelta(days=1)
 """How far the clocks of two machines may differ."""
 
+RECENT = timedelta(days=3)
+"""How long before a write most of its inputs were written."""
+
 _CREATING = frozenset({CacheOperation.CREATE.value, CacheOperation.CONVERT.value})
 
 _COLUMNS = (
@@ -152,33 +155,45 @@ class CommittedWrites:
         *,
         before: int = WINDOW,
         after: int = 0,
+        since: datetime | None = None,
         until: datetime | None = None,
     ) -> None:
-        """Read the writes of versions, and of the versions around them, with one query.
+        """Read the writes of versions, and of the versions around them.
+
+        Most inputs are written shortly before they are read, so the days before `until` are read first.
 
         Args:
             keys: the versions.
             before: number of versions before each one.
             after: number of versions after each one.
+            since: a time before the first of the writes, for a faster query.
             until: a time after the last of the writes, for a faster query.
         """
         missing = [key for key in dict.fromkeys(keys) if key not in self._loaded]
         if not missing or not self.ledger.has(INVENTORY):
             return
         wanted = [each for key in missing for each in _around(key, before, after)]
+        if until is not None and since is None:
+            self._read(_is_one_of(wanted), until - RECENT, until)
+            self._loaded.update(key for key in wanted if key in self._rows)
+            missing = [key for key in missing if key not in self._loaded]
+            wanted = [each for key in missing for each in _around(key, before, after)]
+        if not missing:
+            return
         self._loaded.update(wanted)
-        found = self._read(_is_one_of(wanted), until)
+        found = self._read(_is_one_of(wanted), since, until)
         # The column `version` is the last one of a write of several versions.
         inside = [key for key in missing if key not in self._rows and key[0] in found]
         if inside and "versions" in self.ledger.columns(INVENTORY):
-            self._read(" OR ".join(map(_is_inside, inside)), None)
+            self._read(" OR ".join(map(_is_inside, inside)), None, None)
 
-    def _read(self, condition: str, until: datetime | None) -> set[str]:
+    def _read(self, condition: str, since: datetime | None, until: datetime | None) -> set[str]:
         """Read the rows with a condition, and return the ids of their tables."""
         there = self.ledger.columns(INVENTORY)
         columns = ", ".join(name for name in (*_COLUMNS, *self.more) if name in there)
-        day = [] if until is None else [f"event_date <= DATE '{until.date() + CLOCK_SKEW}'"]
-        where = " AND ".join([*day, COMMITTED, f"({condition})"])
+        days = [] if since is None else [f"event_date >= DATE '{since.date() - CLOCK_SKEW}'"]
+        days += [] if until is None else [f"event_date <= DATE '{until.date() + CLOCK_SKEW}'"]
+        where = " AND ".join([*days, COMMITTED, f"({condition})"])
         rows = self.ledger.query(
             f"SELECT {columns} FROM inventory WHERE {where} ORDER BY event_time"  # noqa: S608 - quoted
         )
@@ -190,6 +205,16 @@ class CommittedWrites:
                     self._repeated.add(key)
                 self._rows[key] = row
         return {row["table_id"] for row in rows}
+
+    def find_others(self, keys: Iterable[Key]) -> None:
+        """Find loaded versions that have several writes, also among writes of other times."""
+        condition = _is_one_of(key for key in keys if key in self._rows)
+        rows = self.ledger.query(
+            "SELECT table_id, version FROM inventory"  # noqa: S608 - quoted
+            f" WHERE {COMMITTED} AND ({condition}) GROUP BY table_id, version"
+            " HAVING count(DISTINCT write_id) > 1"
+        )
+        self._repeated.update((row["table_id"], row["version"]) for row in rows)
 
     def resolve(self, keys: Iterable[Key], until: datetime | None = None) -> dict[Key, Key]:
         """Return for each version the one that has changed rows last; itself if that is not known.
@@ -216,15 +241,19 @@ class CommittedWrites:
             key = key[0], min(versions_of(row)) - 1
         return key if key[1] >= 0 else (key[0], 0)
 
-    def following(self, keys: Iterable[Key]) -> dict[Key, list[Key]]:
+    def following(self, keys: Iterable[Key], since: datetime | None = None) -> dict[Key, list[Key]]:
         """Return for each version those after it, up to the next one that changes rows.
 
         The last version of each list changes rows, or the ledger does not have it.
+
+        Args:
+            keys: the versions.
+            since: as for `load`.
         """
         found: dict[Key, list[Key]] = {key: [(key[0], key[1] + 1)] for key in keys}
         pending = list(found)
         while pending:
-            self.load((found[key][-1] for key in pending), before=0, after=WINDOW)
+            self.load((found[key][-1] for key in pending), before=0, after=WINDOW, since=since)
             pending = [key for key in pending if self._extend(found[key])]
         return found
 

@@ -13,7 +13,12 @@ from deltawitness.answers.committed_writes import (
 from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
 from deltawitness.answers.lineage_graph import EdgeKind
 from deltawitness.answers.lineage_start import find_start
-from deltawitness.answers.operations_index import OperationsIndex, Pair, read_changes
+from deltawitness.answers.operations_index import (
+    Changes,
+    OperationsIndex,
+    Pair,
+    read_changes,
+)
 from deltawitness.answers.rows import TableVersion
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.locations import last_segment
@@ -104,7 +109,7 @@ def _dependents(
     writes.load([*newest.values(), *readers], before=0)
     names = {table: _named(writes.get(key) or {}, table) for table, key in newest.items()}
     names[tables[0]] = start
-    inputs = _inputs(writes, index, spread, names)
+    inputs = _inputs(writes, index, spread, states, names)
     behind = _behind(inputs)
     found = []
     for table, reads in inputs.items():
@@ -129,6 +134,7 @@ def _inputs(
     writes: CommittedWrites,
     index: OperationsIndex,
     spread: _Spread,
+    states: Mapping[str, Changes],
     names: Mapping[str, TableVersion],
 ) -> dict[str, list[DependentInput]]:
     """Return the inputs of each dependent."""
@@ -137,7 +143,6 @@ def _inputs(
         for (table, read), pair in spread.pairs.items()
         if spread.distance[table]
     }
-    states = index.changes(spread.distance)
     changed = {table: state.changed for table, state in states.items()}
     old = {
         (read, version)

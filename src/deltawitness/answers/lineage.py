@@ -75,6 +75,7 @@ def follow_lineage(
     start = find_start(writes, name, is_read_enough=direction is LineageDirection.DOWN)
     walk = _Walk(writes, direction, has_history)
     walk.follow(start.key, depth)
+    writes.find_others(walk.nodes)
     tables = walk.tables(start.table)
     return Lineage(
         requested=start.table,
@@ -165,12 +166,13 @@ class _Walk:
 
     def _dependents(self, frontier: list[Key]) -> list[_Link]:
         """Return the edges to what was made from versions."""
-        following = self.writes.following(frontier)
+        since = self._times(frontier, min)
+        following = self.writes.following(frontier, since)
         sources = {
             read: key for key, after in following.items() for read in (key, *after[:-1])
         }  # versions after one, without the last, have the same rows
-        found = self._index(self._times(frontier, min)).readers(sources)
-        self.writes.load((target for target, _, _ in found), before=0, after=WINDOW)
+        found = self._index(since).readers(sources)
+        self.writes.load((target for target, _, _ in found), before=0, after=WINDOW, since=since)
         links = [
             (sources[read], target, kind, read[1])
             for target, read, kind in found

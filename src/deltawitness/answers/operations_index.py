@@ -7,6 +7,7 @@ memory. Table ids are replaced by their places in a list.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -99,10 +100,9 @@ class OperationsIndex:
     @cached_property
     def _read_keys(self) -> pa.ChunkedArray:
         """The table and the version of each read as one number."""
-        import pyarrow as pa  # noqa: PLC0415 - heavy
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-        tables = pc.multiply(self.reads["read"].cast(pa.int64()), _VERSIONS)
+        tables = pc.multiply(self.reads["read"], _number(_VERSIONS))
         return pc.add(tables, self.reads["read_version"])
 
     def readers(self, keys: Iterable[Key]) -> list[tuple[Key, Key, EdgeKind]]:
@@ -111,13 +111,12 @@ class OperationsIndex:
         Args:
             keys: the versions.
         """
-        import pyarrow as pa  # noqa: PLC0415 - heavy
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
         wanted = [
             self.ids[table] * _VERSIONS + version for table, version in keys if table in self.ids
         ]
-        is_wanted = pc.is_in(self._read_keys, value_set=pa.array(wanted, pa.int64()))
+        is_wanted = pc.is_in(self._read_keys, value_set=_numbers(wanted))
         found = self.reads.take(pc.indices_nonzero(is_wanted))
         columns = ("table", "version", "read", "read_version", "is_exact")
         rows = zip(*(found[name].to_pylist() for name in columns), strict=True)
@@ -170,7 +169,7 @@ class OperationsIndex:
         import pyarrow as pa  # noqa: PLC0415 - heavy
 
         by_place = [values.get(name, _NEVER) for name in self._names] or [_NEVER]
-        return pa.chunked_array([pa.array(by_place, pa.int64())]).take(tables)
+        return pa.chunked_array([_numbers(by_place)]).take(tables)
 
     # --- changes of tables -----------------------------------------------------------------------
 
@@ -311,13 +310,13 @@ class _Reader:
             "table": self._places(batch.column("table_id")),
             "version": _copied(batch.column("version").cast(pa.int64())),
         }
-        columns |= {name: pc.and_(batch.column(name), True) for name in self.flags}  # noqa: FBT003 - a copy
-        operations = pa.RecordBatch.from_pydict(columns)
+        columns |= {name: pc.and_(batch.column(name), batch.column(name)) for name in self.flags}
+        operations = _batch(columns)
         for name in self.inputs:
             self._add_reads(operations, batch, name)
         if self.flags:
             time = batch.column("event_time").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-            operations = pa.RecordBatch.from_pydict({**columns, "time": _copied(time)})
+            operations = _batch({**columns, "time": _copied(time)})
         self._operations.append(operations)
 
     def _add_reads(self, operations: pa.RecordBatch, batch: pa.RecordBatch, name: str) -> None:
@@ -341,33 +340,30 @@ class _Reader:
 
         names = ["table", "version", *(["writes"] if self.flags else [])]
         columns = {name: operations.column(name).take(owners) for name in names}
-        return pa.RecordBatch.from_pydict(
+        return _batch(
             {
                 **columns,
                 "read": self._places(pc.struct_field(found, "table_id")),
                 "read_version": _copied(pc.struct_field(found, "version").cast(pa.int64())),
-                "is_exact": pa.repeat(is_exact, len(found)),
+                "is_exact": pa.repeat(_number(int(is_exact)), len(found)),
             }
         )
 
-    def _places(self, array: pa.Array) -> pa.Array:
+    def _places(self, texts: pa.Array) -> pa.Array:
         """Return the place of each table id."""
         import pyarrow as pa  # noqa: PLC0415 - heavy
 
-        encoded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+        encoded = texts if isinstance(texts, pa.DictionaryArray) else texts.dictionary_encode()
         ids = self.ids
-        places = [
-            None if each is None else ids.setdefault(each, len(ids))
-            for each in encoded.dictionary.to_pylist()
-        ]
-        return pa.array(places, pa.int32()).take(encoded.indices)
+        places = [ids.setdefault(each, len(ids)) for each in encoded.dictionary.to_pylist()]
+        return _numbers(places).take(encoded.indices)
 
     def index(self) -> OperationsIndex:
         """Return the index of all batches so far."""
         import pyarrow as pa  # noqa: PLC0415 - heavy
 
-        own = [("table", pa.int32()), ("version", pa.int64())]
-        read = [("read", pa.int32()), ("read_version", pa.int64()), ("is_exact", pa.bool_())]
+        own = [("table", pa.int64()), ("version", pa.int64())]
+        read = [("read", pa.int64()), ("read_version", pa.int64()), ("is_exact", pa.int64())]
         flags = [(name, pa.bool_()) for name in self.flags]
         of_reads = [flag for flag in flags if flag[0] == "writes"]
         times = [("time", pa.int64())] if flags else []
@@ -384,4 +380,24 @@ def _copied(numbers: pa.Array) -> pa.Array:
     """Return a copy: an array of a batch of the engine keeps all columns of the batch in memory."""
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-    return pc.add(numbers, 0)
+    return pc.add(numbers, _number(0))
+
+
+def _number(value: int) -> pa.Scalar:
+    """Return a scalar; `pa.scalar` would import pandas if it is installed, in a quarter of a second."""
+    return _numbers([value])[0]
+
+
+def _batch(columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
+    """Return a batch; `RecordBatch.from_pydict` would import pandas."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+
+def _numbers(values: list[int]) -> pa.Array:
+    """Return an array of integers; `pa.array` would import pandas."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    content = pa.py_buffer(array("q", values))
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, content])
