@@ -224,7 +224,9 @@ def test_a_text_has_a_bounded_length():
     assert len(WriteColumns({"c": (source,)}).to_text()) < MAX_TEXT
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"columns":{"a":[[7,"b"]]},"sources":[]}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"columns":{"a":[[7,"b"]]},"sources":[]}', "null"]
+)
 def test_a_damaged_text_is_unknown(text):
     """A text of another program is not an error of the question."""
     assert WriteColumns.parse(text).reason == "the recorded columns cannot be read"
