@@ -168,7 +168,7 @@ def test_a_delete_has_the_columns_of_the_version_before(lake):
     """It assigns no column, so only the history has columns."""
     alone = graph_of(lake, "report")
     assert not alone.columns
-    assert unknown(alone) == {"report@4": "the write has removed rows, and has assigned no column"}
+    assert unknown(alone)["report@4"].startswith("the write has removed rows")
     graph = graph_of(lake, "report", history=True)
     assert "report@4.big history report@3.big" in edges(graph)
 

@@ -31,9 +31,12 @@ NO_PLAN = "its rows came from no plan of an observed session"
 NOT_RECORDED = "the columns of its plan were not recorded"
 NOT_IN_LEDGER = "the write is not in the ledger"
 NOT_ASSIGNED = "the write has not assigned it"
+EARLIER = "an earlier version has written it: --history follows it"
 NOT_SHOWN = "the plan does not show what it is made from"
 NO_INPUTS = "the inputs of the write are not in the ledger"
-NOTHING_ASSIGNED = "the write has removed rows, and has assigned no column"
+NOTHING_ASSIGNED = (
+    "the write has removed rows, and has assigned no column: --history follows earlier versions"
+)
 
 _Place = tuple[Key | str, str]
 """A column: the version of its table, or the name of a table that is no Delta table; and its name."""
@@ -143,9 +146,13 @@ class _Walk:
 
     def _may_have(self, key: Key, column: str) -> bool:
         """Return whether a version may have a column: only a write of all rows shows all columns."""
-        known, row = self._columns_of(key), self.writes.get(key)
-        is_partial = row is None or previous_of(row) is not None
-        return is_partial or known.reason is not None or column in known.columns
+        known = self._columns_of(key)
+        return self._is_partial(key) or known.reason is not None or column in known.columns
+
+    def _is_partial(self, key: Key) -> bool:
+        """Return whether a version may have rows of the version before."""
+        row = self.writes.get(key)
+        return row is None or previous_of(row) is not None
 
     def _earlier_columns(self, start: Key) -> list[str]:
         """Return the columns of the newest earlier version of a table whose columns are known."""
@@ -165,7 +172,8 @@ class _Walk:
         if reason is None and sources is None:
             reason = NOT_SHOWN
         elif reason is None and column not in known.columns and previous is None:
-            reason = NOT_ASSIGNED
+            is_cut_off = not self.graph.has_history and self._is_partial(key)
+            reason = EARLIER if is_cut_off else NOT_ASSIGNED
         for source in sources or ():
             place = self._place(key, source)
             if place is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from deltawitness.answers.column_graph import ColumnLineage, TableColumn
+from deltawitness.answers.column_graph import ColumnEdge, ColumnLineage, TableColumn
 from deltawitness.answers.lineage_graph import LineageDirection
 from deltawitness.answers.rows import TableVersion
 from deltawitness.report.lineage import dot_escape, mermaid_escape, one_line, visible
@@ -162,9 +162,16 @@ def _notes(graph: ColumnLineage) -> Iterator[str]:
         yield f"{names[each.table]}: {column} unknown: {each.reason}"
     if len(graph.unknown) > NOTES_SHOWN:
         yield f"{len(graph.unknown) - NOTES_SHOWN} more columns or versions are unknown"
+    if not graph.has_history and any(map(_is_within_a_table, graph.edges)):
+        yield "--history also follows the earlier versions of a table"
     if graph.cut:
         count = len(graph.cut)
         yield f"cut at depth {graph.depth} or at its size: {count} versions are not followed"
+
+
+def _is_within_a_table(edge: ColumnEdge) -> bool:
+    table = edge.source.table.table_id
+    return table is not None and table == edge.target.table.table_id
 
 
 # --- text for other programs -------------------------------------------------------------------------

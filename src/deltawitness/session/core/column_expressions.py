@@ -23,7 +23,7 @@ class ExpressionColumns:
     Args:
         scope: the columns of the node's inputs.
         subqueries: the sources of the node's subqueries, in order of their appearance.
-        outer: the columns that a LATERAL subquery can name besides those of its own tables.
+        outer: the columns that a LATERAL subquery can name in addition to those of its tables.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ class _Walk:
         rows: the columns that decided which rows there are: table, column and use.
         are_rows_known: whether these are all such columns.
         recursive: the columns of a recursive query, by the name with which it scans itself.
-        outer: the columns that a LATERAL subquery can name besides those of its own tables.
+        outer: the columns that a LATERAL subquery can name in addition to those of its tables.
         limits: number of LIMIT nodes above the current node.
     """
 
