@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExpressionColumns", "name_of", "wrapped"]
 
+_CLAUSES = ("FILTER (", "ORDER BY [", "PARTITION BY [", "WITHIN GROUP ")
+"""What follows the arguments in the text of an aggregate or window call."""
+
 _SAME_VALUE = frozenset({"Cast", "TryCast"})
 
 
@@ -93,13 +96,11 @@ class ExpressionColumns:
         names them.
         """
         values = merged(self.sources(each) for each in expression.rex_call_operands())
-        named = self._scope.named_in(expression.canonical_name())
-        return merged(
-            [
-                used_as(values, ColumnUse.AGGREGATION),
-                used_as(named, ColumnUse.CONDITION),
-            ]
-        )
+        found = used_as(values, ColumnUse.AGGREGATION)
+        text = expression.canonical_name()
+        if not any(clause in text for clause in _CLAUSES):
+            return found
+        return merged([found, used_as(self._scope.named_in(text), ColumnUse.CONDITION)])
 
     def scalar_subquery(self, _: Expr) -> Sources:
         """Return the sources of the value of the next subquery."""
