@@ -12,7 +12,10 @@ from deltawitness import (
     ColumnUse,
     DeltaLakeInstrumentor,
     ObservedSessionContext,
+    ObservedWritePipeline,
     Settings,
+    WritePipeline,
+    WriteRequest,
     column_lineage,
     run,
     writes,
@@ -70,6 +73,10 @@ def lake(tmp_path_factory):
         ):
             ctx.sql(statement).collect()
         write_deltalake(place("final"), ctx.sql("SELECT town, big * 2 AS twice FROM report"))
+        pipeline = ObservedWritePipeline(WritePipeline(ctx))
+        pipeline.write(
+            WriteRequest(source="SELECT id + 1 AS next FROM orders", destination=place("piped"))
+        )
         write_deltalake(place("copy"), ctx.sql("SELECT id, price FROM orders").to_arrow_table())
         source = ctx.sql("SELECT id, price * 2 AS price FROM orders")
         merger = DeltaTable(place("copy")).merge(
@@ -150,6 +157,10 @@ def test_columns_are_followed_through_statements(lake):
         "report@3 join totals@0.city",
         "report@3 filter totals@0.rate",
     }
+
+
+def test_a_write_of_a_pipeline_has_the_columns_of_its_query(lake):
+    assert edges(graph_of(lake, "piped")) == {"piped@0.next transformation orders@0.id"}
 
 
 def test_history_follows_the_versions_of_a_table(lake):
