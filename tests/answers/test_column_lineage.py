@@ -167,8 +167,8 @@ def test_history_follows_the_versions_of_a_table(lake):
     """Rows of earlier versions keep the values that earlier writes gave them."""
     graph = graph_of(lake, "report@3", column="big", history=True)
     assert {
-        "report@3.big history report@2.big",
-        "report@2.big history report@1.big",
+        "report@3.big transformation report@2.big",
+        "report@2.big transformation report@1.big",
         "report@1.big history report@0.big",
         "report@0.big transformation totals@0.total",
         "report@1.big identity totals@0.rate",

@@ -165,21 +165,21 @@ class _Walk:
         known, target = self._columns_of(key), (key, column)
         reason = known.reason
         previous = self._previous(key, column)
-        if previous is not None:
-            self.edges[previous, target, ColumnUse.IDENTITY, True] = None
-            yield previous
         sources = known.columns.get(column, ())
         if reason is None and sources is None:
             reason = NOT_SHOWN
         elif reason is None and column not in known.columns and previous is None:
             is_cut_off = not self.graph.has_history and self._is_partial(key)
             reason = EARLIER if is_cut_off else NOT_ASSIGNED
-        for source in sources or ():
-            place = self._place(key, source)
+        found = [(self._place(key, source), source.use) for source in sources or ()]
+        if previous is not None and previous not in {place for place, _ in found}:
+            self.edges[previous, target, ColumnUse.IDENTITY, True] = None
+            yield previous
+        for place, use in found:
             if place is None:
                 reason = NO_INPUTS
             else:
-                self.edges[place, target, source.use, False] = None
+                self.edges[place, target, use, False] = None
                 yield place
         if reason is not None:
             self.unknown[key, column if known.reason is None else None] = reason
@@ -232,11 +232,18 @@ class _Walk:
         for place, use in self._followed(target, known.rows or (), all_of):
             self.rows[place, target, use] = None
         if self.graph.has_history:
-            for name in {name for _, name in self.columns}:
-                previous = self._previous(target, name)
-                if previous in self.columns:
-                    self.columns[target, name] = None
-                    self.edges[previous, (target, name), ColumnUse.IDENTITY, True] = None
+            self._add_later(target)
+
+    def _add_later(self, target: Key) -> None:
+        """Add the columns of a version that have values of the version before."""
+        for name in dict.fromkeys(name for _, name in self.columns):
+            previous = self._previous(target, name)
+            later = target, name
+            if previous is None or previous not in self.columns:
+                continue
+            self.columns[later] = None
+            if not any((previous, later, use, False) in self.edges for use in ColumnUse):
+                self.edges[previous, later, ColumnUse.IDENTITY, True] = None
 
     def _followed(
         self, target: Key, sources: Iterable[ColumnSource], all_of: Key | None
@@ -246,8 +253,12 @@ class _Walk:
             place = self._place(target, source)
             if place is None:
                 continue
-            if place[0] == all_of:
-                self.columns[place] = None
+            # With the history, the same column of a later version may have values of the first one.
+            is_of_table = all_of is not None and place[0][0] == all_of[0]
+            if all_of is not None and (
+                place[0] == all_of or (is_of_table and self.graph.has_history)
+            ):
+                self.columns[all_of, place[1]] = None
             if place in self.columns:
                 yield place, source.use
 

@@ -101,6 +101,8 @@ def _without(tree: _Tree, column: TableColumn) -> str:
     )
     if column in tree.below or graph.direction is LineageDirection.DOWN:
         return ""
+    if column.table in graph.cut:
+        return "  ..."
     return "  unknown" if is_unknown else "  from no column"
 
 
@@ -121,7 +123,8 @@ def _below(
             continue
         if branch.column is not None:
             printed.add(branch.column)
-        yield line
+        is_cut = branch.column is not None and branch.column.table in tree.graph.cut
+        yield f"{line}  ..." if is_cut and not below else line
         inner = before + ("    " if is_last else "│   ")
         pending += [(each, inner, place == len(below) - 1) for place, each in enumerate(below)][
             ::-1
@@ -166,7 +169,8 @@ def _notes(graph: ColumnLineage) -> Iterator[str]:
         yield "--history also follows the earlier versions of a table"
     if graph.cut:
         count = len(graph.cut)
-        yield f"cut at depth {graph.depth} or at its size: {count} versions are not followed"
+        what = "1 version is" if count == 1 else f"{count} versions are"
+        yield f"cut at depth {graph.depth} or at its size: {what} not followed"
 
 
 def _is_within_a_table(edge: ColumnEdge) -> bool:
