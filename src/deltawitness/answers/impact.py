@@ -13,12 +13,8 @@ from deltawitness.answers.committed_writes import (
 from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
 from deltawitness.answers.lineage_graph import EdgeKind
 from deltawitness.answers.lineage_start import find_start
-from deltawitness.answers.operations_index import (
-    Changes,
-    OperationsIndex,
-    Pair,
-    read_changes,
-)
+from deltawitness.answers.operations_index import Changes, OperationsIndex, Pair
+from deltawitness.answers.operations_scan import read_changes
 from deltawitness.answers.rows import TableVersion
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.locations import last_segment

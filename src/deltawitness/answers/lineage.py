@@ -24,7 +24,8 @@ from deltawitness.answers.lineage_graph import (
     LineageNode,
 )
 from deltawitness.answers.lineage_start import find_start
-from deltawitness.answers.operations_index import OperationsIndex, read_operations
+from deltawitness.answers.operations_index import OperationsIndex
+from deltawitness.answers.operations_scan import read_operations
 from deltawitness.answers.rows import TableVersion
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.locations import last_segment
