@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltawitness.answers.committed_writes import Key
 from deltawitness.answers.lineage_graph import EdgeKind
@@ -22,7 +22,6 @@ __all__ = ["Changes", "OperationsIndex", "Pair", "number", "numbers"]
 
 _VERSION_BITS = 40
 _VERSIONS = 1 << _VERSION_BITS
-_NEVER = 1 << 62
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
@@ -112,13 +111,25 @@ class OperationsIndex:
     # --- pairs of tables -------------------------------------------------------------------------
 
     @cached_property
-    def _reads_of_others(self) -> pa.Table:
+    def _pairs(self) -> _Groups:
+        """The reads of other tables by writes, by the tables of both."""
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
         reads = self.reads
         is_other = pc.not_equal(reads["table"], reads["read"])
         is_known = pc.and_(reads["version"].is_valid(), reads["read_version"].is_valid())
-        return reads.filter(pc.and_(pc.and_(is_other, is_known), reads["writes"]))
+        reads = reads.filter(pc.and_(pc.and_(is_other, is_known), reads["writes"]))
+        keys = pc.add(pc.multiply(reads["read"], number(len(self.ids))), reads["table"])
+        return _Groups.of(reads.select(["version", "read_version"]), keys)
+
+    @cached_property
+    def _readers(self) -> dict[int, list[int]]:
+        """The tables that have read a table."""
+        found: dict[int, list[int]] = {}
+        for key in self._pairs.spans:
+            read, table = divmod(key, len(self.ids))
+            found.setdefault(read, []).append(table)
+        return found
 
     def pairs(self, tables: Mapping[str, int]) -> list[Pair]:
         """Return the tables that have read some tables, from some versions on.
@@ -126,73 +137,104 @@ class OperationsIndex:
         Args:
             tables: the first version that counts of each table that was read, by its id.
         """
-        reads = self._reads_of_others
-        first = self._by_table(tables, reads["read"])
-        found = _filtered(reads, "greater_equal", "read_version", first)
-        rows = _grouped(found, ("table", "read"), [("version", "min"), ("version", "max")])
-        return sorted(
-            (
-                Pair(
-                    self._names[row["table"]],
-                    self._names[row["read"]],
-                    row["version_min"],
-                    row["version_max"],
-                )
-                for row in rows
-            ),
-            key=lambda pair: (pair.table, pair.read),
-        )
-
-    def _by_table(self, values: Mapping[str, int], tables: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return for each row the value of its table; more than any version for other tables."""
-        import pyarrow as pa  # noqa: PLC0415 - heavy
-
-        by_place = [values.get(name, _NEVER) for name in self._names] or [_NEVER]
-        return pa.chunked_array([numbers(by_place)]).take(tables)
+        found = []
+        for name, first in tables.items():
+            read = self.ids.get(name, -1)
+            for table in self._readers.get(read, ()):
+                reads = self._pairs.get(read * len(self.ids) + table)
+                versions = _range_of(reads, "read_version", first)
+                if versions is not None:
+                    found.append(Pair(self._names[table], name, *versions))
+        return sorted(found, key=lambda pair: (pair.table, pair.read))
 
     # --- changes of tables -----------------------------------------------------------------------
+
+    @cached_property
+    def _commits(self) -> _Groups:
+        """The commits, by their tables."""
+        rows = self.operations.filter(self.operations["committed"])
+        return _Groups.of(rows, rows["table"])
 
     def changes(self, tables: Iterable[str]) -> dict[str, Changes]:
         """Return when tables have changed, by their ids."""
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-        rows = self.operations.filter(self.operations["committed"])
-        newest = self._last_versions(rows)
-        with_rows = self._last_versions(rows.filter(pc.invert(rows["keeps"])))
-        changed = self._last_versions(rows.filter(rows["changes"]))
-        replaced = self._last_versions(rows.filter(rows["replaces"]))
-        return {
-            table: Changes(
-                with_rows.get(table, newest[table]), changed.get(table), replaced.get(table)
-            )
-            for table in tables
-            if table in newest
-        }
-
-    def _last_versions(self, rows: pa.Table) -> dict[str, int]:
-        found = _grouped(rows, ("table",), [("version", "max")])
-        return {self._names[row["table"]]: row["version_max"] for row in found}
+        found = {}
+        for name in tables:
+            rows = self._commits.get(self.ids.get(name, -1))
+            if not rows.num_rows:
+                continue
+            newest = _last(rows.filter(pc.invert(rows["keeps"])))
+            if newest is None:
+                newest = _last(rows)
+            assert newest is not None
+            changed, replaced = (_last(rows.filter(rows[flag])) for flag in ("changes", "replaces"))
+            found[name] = Changes(newest, changed, replaced)
+        return found
 
     def changed_since(self, keys: Iterable[Key]) -> dict[Key, datetime]:
         """Return when rows of tables changed first after versions; no value where they have not changed."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
         wanted: dict[str, list[int]] = {}
         for table, version in keys:
             wanted.setdefault(table, []).append(version)
-        rows = self.operations.filter(self.operations["committed"])
-        rows = rows.filter(rows["changes"])
-        oldest = {table: min(versions) for table, versions in wanted.items()}
-        after = self._by_table(oldest, rows["table"])
-        later = _filtered(rows, "greater", "version", after)
-        columns = (later[name].to_pylist() for name in ("table", "version", "time"))
-        changes: dict[str, list[tuple[int, int]]] = {}
-        for table, version, time in zip(*columns, strict=True):
-            if time is not None:
-                changes.setdefault(self._names[table], []).append((version, time))
-        return {
-            (table, version): _EPOCH + timedelta(microseconds=micros)
-            for table, found in changes.items()
-            for version, micros in _first_times(found, wanted[table])
-        }
+        found = {}
+        for table, versions in wanted.items():
+            rows = self._commits.get(self.ids.get(table, -1))
+            is_later = pc.greater(rows["version"], number(min(versions)))
+            rows = rows.filter(pc.and_(pc.and_(rows["changes"], is_later), rows["time"].is_valid()))
+            changes = list(zip(rows["version"].to_pylist(), rows["time"].to_pylist(), strict=True))
+            for version, micros in _first_times(changes, versions):
+                found[table, version] = _EPOCH + timedelta(microseconds=micros)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The rows of a table in the order of a key.
+
+    Attributes:
+        rows: the rows.
+        spans: the place of the first row of each key, and the number of its rows.
+    """
+
+    rows: pa.Table
+    spans: Mapping[int, tuple[int, int]]
+
+    @classmethod
+    def of(cls, rows: pa.Table, keys: pa.ChunkedArray) -> _Groups:
+        """Return the rows in the order of a key."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+        order = pc.sort_indices(keys)
+        counts = pc.value_counts(keys.take(order))
+        spans, first = {}, 0
+        for each in counts.to_pylist():
+            spans[each["values"]] = first, each["counts"]
+            first += each["counts"]
+        return cls(rows.take(order), spans)
+
+    def get(self, key: int) -> pa.Table:
+        """Return the rows of a key."""
+        first, count = self.spans.get(key, (0, 0))
+        return self.rows.slice(first, count)
+
+
+def _range_of(rows: pa.Table, column: str, least: int) -> tuple[int, int] | None:
+    """Return the least and the greatest version of rows with a least value; None if there are none."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    found = pc.min_max(rows.filter(pc.greater_equal(rows[column], number(least)))["version"])
+    first, last = found["min"].as_py(), found["max"].as_py()
+    return None if first is None else (first, last)
+
+
+def _last(rows: pa.Table) -> int | None:
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    last: int | None = pc.max(rows["version"]).as_py()
+    return last
 
 
 def _first_times(
@@ -211,19 +253,6 @@ def _first_times(
             earliest = time if earliest is None else min(earliest, time)
         if earliest is not None:
             yield version, earliest
-
-
-def _filtered(table: pa.Table, compare: str, column: str, bound: pa.ChunkedArray) -> pa.Table:
-    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
-
-    return table.filter(pc.call_function(compare, [table[column], bound]))
-
-
-def _grouped(
-    table: pa.Table, keys: tuple[str, ...], wanted: list[tuple[str, str]]
-) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = table.group_by(list(keys)).aggregate(wanted).to_pylist()
-    return found
 
 
 def number(value: int) -> pa.Scalar:
