@@ -209,6 +209,15 @@ def test_what_the_engine_does_not_show_is_unknown():
     assert written(above.logical_plan())[0] == {"z": None}
 
 
+def test_a_plan_with_many_levels_is_unknown():
+    """A frame may be made in a loop; its columns are not worth an error."""
+    frame = session().table("a").select("id")
+    for _ in range(400):
+        frame = frame.select((col("id") + 1).alias("id"))
+    found = columns_of_plan(frame.logical_plan(), lambda name: name)
+    assert found.reason in {None, "the plan has too many levels"}
+
+
 def test_the_written_names_are_used_by_position():
     """An INSERT assigns the columns of its query by position."""
     plan = session().sql("SELECT id, x FROM a").logical_plan()

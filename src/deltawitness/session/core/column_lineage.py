@@ -43,7 +43,10 @@ def columns_of_plan(
         names: names of the written columns; those of the plan if there is another number of them.
     """
     walk = _Walk(table_of)
-    scope = walk.scope(plan)
+    try:
+        scope = walk.scope(plan)
+    except RecursionError:
+        return WriteColumns(reason="the plan has too many levels")
     if scope.columns is None:
         return WriteColumns(reason="the plan has a node whose columns cannot be read")
     own = [each.name for each in scope]
