@@ -14,6 +14,14 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.answers.column_graph import (
+        ColumnEdge,
+        ColumnLineage,
+        RowsEdge,
+        TableColumn,
+        UnknownColumns,
+    )
+    from deltawitness.answers.columns import column_lineage
     from deltawitness.answers.cost import cost
     from deltawitness.answers.cost_values import JobCost, TableCost
     from deltawitness.answers.diff.question import diff
@@ -70,6 +78,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -168,7 +177,10 @@ _MODULES = {
     "CacheScope": "semconv",
     "CallSite": "call_site",
     "ColumnChange": "answers.diff.table_values",
+    "ColumnEdge": "answers.column_graph",
+    "ColumnLineage": "answers.column_graph",
     "ColumnStatistics": "answers.diff.table_values",
+    "ColumnUse": "column_sources",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
@@ -245,6 +257,7 @@ _MODULES = {
     "ReservedKeys": "settings",
     "RowChanges": "answers.diff.table_values",
     "RowExample": "answers.diff.table_values",
+    "RowsEdge": "answers.column_graph",
     "RunDiff": "answers.diff.run_values",
     "RunDifference": "answers.diff.run_values",
     "RunOrigin": "run_origin",
@@ -265,6 +278,7 @@ _MODULES = {
     "ShownRun": "answers.shown_run",
     "SizeBucket": "answers.health.values",
     "TableCost": "answers.cost_values",
+    "TableColumn": "answers.column_graph",
     "TableDiff": "answers.diff.table_values",
     "TableHealth": "answers.health.values",
     "TableNames": "settings",
@@ -273,6 +287,7 @@ _MODULES = {
     "UndoPlan": "answers.undo_plan",
     "UndoState": "answers.undo_plan",
     "UndoTable": "answers.undo_plan",
+    "UnknownColumns": "answers.column_graph",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
@@ -293,6 +308,7 @@ _MODULES = {
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "cost": "answers.cost",
+    "column_lineage": "answers.columns",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
     "doctor": "answers.doctor",
@@ -348,7 +364,10 @@ __all__ = [
     "CacheScope",
     "CallSite",
     "ColumnChange",
+    "ColumnEdge",
+    "ColumnLineage",
     "ColumnStatistics",
+    "ColumnUse",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
@@ -426,6 +445,7 @@ __all__ = [
     "ReservedKeys",
     "RowChanges",
     "RowExample",
+    "RowsEdge",
     "RunContext",
     "RunDiff",
     "RunDifference",
@@ -446,6 +466,7 @@ __all__ = [
     "ShownCommit",
     "ShownRun",
     "SizeBucket",
+    "TableColumn",
     "TableCost",
     "TableDiff",
     "TableHealth",
@@ -455,6 +476,7 @@ __all__ = [
     "UndoPlan",
     "UndoState",
     "UndoTable",
+    "UnknownColumns",
     "UnreadableTable",
     "UnrecordedWrite",
     "Verdict",
@@ -477,6 +499,7 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "column_lineage",
     "cost",
     "current_run",
     "diagnostics_sink",

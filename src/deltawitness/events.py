@@ -78,6 +78,8 @@ class WriteIntent:
             write was not necessarily made from all of them.
         message: why the write is made, of an enclosing :func:`deltawitness.cache_context`.
         parts: number of parts of a distributed write; None for any other write.
+        column_lineage: from which columns the write made its columns, as JSON
+            (:mod:`deltawitness.column_sources`); None for a write without a plan.
     """
 
     operation: Operation
@@ -95,6 +97,7 @@ class WriteIntent:
     run_inputs: tuple[InputVersion, ...] = ()
     message: str | None = None
     parts: int | None = None
+    column_lineage: str | None = None
 
 
 METRIC_MEANINGS: Mapping[str, str] = {

@@ -25,7 +25,17 @@ from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, ExpectationResult
 from deltawitness.settings import Settings
 
-__all__ = ["errors", "impact", "ledger_of", "lineage", "runs", "settings_with", "show", "writes"]
+__all__ = [
+    "check_depth",
+    "errors",
+    "impact",
+    "ledger_of",
+    "lineage",
+    "runs",
+    "settings_with",
+    "show",
+    "writes",
+]
 
 _Root = str | os.PathLike[str] | None
 
@@ -240,7 +250,7 @@ def lineage(  # noqa: PLR0913 - keyword-only options
     ...     DeltaLakeInstrumentor().uninstrument()
     raw@0 clean@0 inferred
     """
-    _check_depth(depth)
+    check_depth(depth)
     ledger = ledger_of(settings_with(root, storage_options, settings))
     return read_lineage(
         ledger,
@@ -275,12 +285,17 @@ def impact(
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
-    _check_depth(depth)
+    check_depth(depth)
     ledger = ledger_of(settings_with(root, storage_options, settings))
     return read_impact(ledger, table, depth=depth)
 
 
-def _check_depth(depth: int | None) -> None:
+def check_depth(depth: int | None) -> None:
+    """Check a maximum number of levels; None is no maximum.
+
+    Raises:
+        ValueError: it is negative.
+    """
     if depth is not None and depth < 0:
         msg = "depth: expected 0 or more"
         raise ValueError(msg)

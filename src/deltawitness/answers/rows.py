@@ -106,6 +106,7 @@ class WriteRow:
     expectation_result: str | None = None
     expectations: str | None = None
     expectations_unmet: str | None = None
+    column_lineage: str | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self:

@@ -429,7 +429,7 @@ class DeltaLakeSeams:
                 return self._unobserved(original(table, *args, **kwargs))
             try:
                 source = self._known_source(kwargs.get("source"))
-                with nullcontext() if source is None else write_context(source.attributes):
+                with nullcontext() if source is None else write_context(source.of_merge()):
                     in_flight = self._observer.open(MERGE_EXECUTE, table.table_uri(), table=table)
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)

@@ -248,6 +248,11 @@ INVENTORY = LedgerTable(
         ),
         ("expectations", ColumnKind.TEXT, "rules that were checked, separated by commas"),
         ("expectations_unmet", ColumnKind.TEXT, "rules that the rows do not meet"),
+        (
+            "column_lineage",
+            ColumnKind.TEXT,
+            "from which columns the plan made the written columns, as JSON",
+        ),
     ),
 )
 

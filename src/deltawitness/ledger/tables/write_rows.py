@@ -177,6 +177,7 @@ def intent_columns(intent: WriteIntent) -> Row:
         "plan_hash": intent.plan_hash,
         "plan_shape_hash": intent.plan_shape_hash,
         "parts": intent.parts,
+        "column_lineage": intent.column_lineage,
     }
 
 
