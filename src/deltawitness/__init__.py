@@ -14,6 +14,14 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.answers.column_graph import (
+        ColumnEdge,
+        ColumnLineage,
+        RowsEdge,
+        TableColumn,
+        UnknownColumns,
+    )
+    from deltawitness.answers.columns import column_lineage
     from deltawitness.answers.cost import cost
     from deltawitness.answers.cost_values import JobCost, TableCost
     from deltawitness.answers.diff.question import diff
@@ -96,6 +104,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -110,6 +119,8 @@ if TYPE_CHECKING:
     from deltawitness.events import (
         CommitMetrics,
         Committed,
+        ExpectationCheck,
+        ExpectationReport,
         Exported,
         Failed,
         InputVersion,
@@ -122,6 +133,7 @@ if TYPE_CHECKING:
         WritePhase,
         WriteSink,
     )
+    from deltawitness.expectations import ExpectationBlock, Within, expect, within
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
     from deltawitness.installation.info import info
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
@@ -157,7 +169,13 @@ if TYPE_CHECKING:
     from deltawitness.propagation import run_environment
     from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
-    from deltawitness.semconv import CacheScope, ErrorType
+    from deltawitness.semconv import (
+        CacheScope,
+        ErrorType,
+        ExpectationAction,
+        ExpectationResult,
+        ExpectationRule,
+    )
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -189,7 +207,10 @@ _MODULES = {
     "CallSite": "call_site",
     "CheckedTable": "answers.releases.values",
     "ColumnChange": "answers.diff.table_values",
+    "ColumnEdge": "answers.column_graph",
+    "ColumnLineage": "answers.column_graph",
     "ColumnStatistics": "answers.diff.table_values",
+    "ColumnUse": "column_sources",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
@@ -210,6 +231,12 @@ _MODULES = {
     "DrainResult": "ledger.drain.drain",
     "EdgeKind": "answers.lineage_graph",
     "ErrorType": "semconv",
+    "ExpectationAction": "semconv",
+    "ExpectationBlock": "expectations",
+    "ExpectationCheck": "events",
+    "ExpectationReport": "events",
+    "ExpectationResult": "semconv",
+    "ExpectationRule": "semconv",
     "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
@@ -271,6 +298,7 @@ _MODULES = {
     "ReservedKeys": "settings",
     "RowChanges": "answers.diff.table_values",
     "RowExample": "answers.diff.table_values",
+    "RowsEdge": "answers.column_graph",
     "RunDiff": "answers.diff.run_values",
     "RunDifference": "answers.diff.run_values",
     "RunOrigin": "run_origin",
@@ -291,6 +319,7 @@ _MODULES = {
     "ShownRun": "answers.shown_run",
     "SizeBucket": "answers.health.values",
     "TableCost": "answers.cost_values",
+    "TableColumn": "answers.column_graph",
     "TableDiff": "answers.diff.table_values",
     "TableHealth": "answers.health.values",
     "TableNames": "settings",
@@ -299,10 +328,12 @@ _MODULES = {
     "UndoPlan": "answers.undo_plan",
     "UndoState": "answers.undo_plan",
     "UndoTable": "answers.undo_plan",
+    "UnknownColumns": "answers.column_graph",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
     "VerifyResult": "cache.verify.verifier",
+    "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
@@ -319,6 +350,7 @@ _MODULES = {
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "cost": "answers.cost",
+    "column_lineage": "answers.columns",
     "create_release": "answers.releases.question",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
@@ -327,6 +359,7 @@ _MODULES = {
     "drop_release": "answers.releases.question",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
+    "expect": "expectations",
     "flush": "observe",
     "history": "commit",
     "impact": "answers.questions",
@@ -352,6 +385,7 @@ _MODULES = {
     "time": "answers.run_time",
     "undo": "answers.undo",
     "verify_release": "answers.releases.question",
+    "within": "expectations",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -382,7 +416,10 @@ __all__ = [
     "CallSite",
     "CheckedTable",
     "ColumnChange",
+    "ColumnEdge",
+    "ColumnLineage",
     "ColumnStatistics",
+    "ColumnUse",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
@@ -403,6 +440,12 @@ __all__ = [
     "DrainResult",
     "EdgeKind",
     "ErrorType",
+    "ExpectationAction",
+    "ExpectationBlock",
+    "ExpectationCheck",
+    "ExpectationReport",
+    "ExpectationResult",
+    "ExpectationRule",
     "ExpireResult",
     "Explanation",
     "Exported",
@@ -465,6 +508,7 @@ __all__ = [
     "ReservedKeys",
     "RowChanges",
     "RowExample",
+    "RowsEdge",
     "RunContext",
     "RunDiff",
     "RunDifference",
@@ -485,6 +529,7 @@ __all__ = [
     "ShownCommit",
     "ShownRun",
     "SizeBucket",
+    "TableColumn",
     "TableCost",
     "TableDiff",
     "TableHealth",
@@ -494,11 +539,13 @@ __all__ = [
     "UndoPlan",
     "UndoState",
     "UndoTable",
+    "UnknownColumns",
     "UnreadableTable",
     "UnrecordedWrite",
     "Verdict",
     "Verified",
     "VerifyResult",
+    "Within",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",
@@ -516,6 +563,7 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "column_lineage",
     "cost",
     "create_release",
     "current_run",
@@ -526,6 +574,7 @@ __all__ = [
     "drop_release",
     "errors",
     "exactly_once",
+    "expect",
     "flush",
     "history",
     "impact",
@@ -553,6 +602,7 @@ __all__ = [
     "time",
     "undo",
     "verify_release",
+    "within",
     "write_distributed",
     "writes",
 ]
