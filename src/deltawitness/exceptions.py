@@ -14,6 +14,8 @@
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
     ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
     ├── DiffError               (ValueError)   two versions that cannot be compared
+    ├── PlanError               (RuntimeError) a program or a table that `deltawitness plan` cannot plan
+    ├── ReleaseError            (ValueError)   a release that cannot be created
     ├── LedgerLookupError       (LookupError)  a name or an id that the ledger lacks, or that means several
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
@@ -39,6 +41,8 @@ __all__ = [
     "MetadataKeyError",
     "MissingExtraError",
     "OnceError",
+    "PlanError",
+    "ReleaseError",
     "RepeatedStatementWarning",
     "RequirementError",
     "StatementError",
@@ -101,6 +105,14 @@ class LedgerLookupError(DeltaWitnessError, LookupError):
 
 class DiffError(DeltaWitnessError, ValueError):
     """Two versions cannot be compared: one cannot be read, or the key does not identify rows."""
+
+
+class PlanError(DeltaWitnessError, RuntimeError):
+    """A program cannot be planned, or a planned program uses a table that cannot be cloned."""
+
+
+class ReleaseError(DeltaWitnessError, ValueError):
+    """A release cannot be created: its name is taken or invalid, or its tables cannot be read."""
 
 
 class OnceError(DeltaWitnessError, RuntimeError):

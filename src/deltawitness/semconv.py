@@ -254,6 +254,12 @@ RECEIPT_ID: Final = "receipt_id"
 UNDONE_RUN: Final = "undone_run"
 """The commit key of a restore by `undo`: the id of the run that it undoes."""
 
+RESTORED_RELEASE: Final = "restored_release"
+"""The commit key of a restore by `release restore`: the name of the release."""
+
+RELEASE_JOB: Final = "release"
+"""Job of the run in which `release restore` restores tables."""
+
 UNDO_JOB: Final = "undo"
 """Job of the run in which `undo` restores tables."""
 
@@ -505,6 +511,13 @@ SPOOL_DIRECTORY: Final = "cache_spool"
 PLAN_DIRECTORY: Final = "_plans"
 """Folder in a cache entry for its plans; readers of Delta tables and VACUUM ignore it."""
 
+PROGRAM_PLANS_DIRECTORY: Final = ".program_plans"
+"""Folder under a local cache root for the plans of programs (`deltawitness plan`); hidden, so that a search for
+tables does not find clones."""
+
+PLANNED_ROOT_DIRECTORY: Final = "root"
+"""Folder in the folder of a plan that is the cache root of the planned program."""
+
 LOCK_DIRECTORY: Final = "cache_locks"
 """Folder under a local cache root for the locks of entries that are being computed."""
 
@@ -617,6 +630,10 @@ class Env(StrEnum):
     """Set by `deltawitness run`: instrument this process and its children at start."""
     EVENTS_FILE = "DELTAWITNESS_EVENTS_FILE"
     """Set by `deltawitness run`: the file to which each process appends a line per write, for the summary."""
+    PLAN_FOLDER = "DELTAWITNESS_PLAN_FOLDER"
+    """Set by `deltawitness plan`: the folder of the clones to which this process redirects all tables."""
+    PLAN_VERSIONS = "DELTAWITNESS_PLAN_VERSIONS"
+    """Set by `deltawitness apply`: the folder with the versions at which this program must find its tables."""
     SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
     """Set by `deltawitness run`: its process id and the lock that it holds while the program runs."""
     REPLACED_PID = "DELTAWITNESS_REPLACED_PID"

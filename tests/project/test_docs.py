@@ -101,7 +101,7 @@ def assert_commands_exist(text):
     """Check that each `deltawitness` command of a block that is not run exists, with the options in it."""
     for line in re.findall(r"^\$ deltawitness (.*)$", text, re.MULTILINE):
         words = line.split(" -- ")[0].split()
-        name = words[:2] if words[0] in {"cache", "ledger"} else words[:1]
+        name = words[:2] if words[0] in {"cache", "ledger", "release"} else words[:1]
         done = subprocess.run(
             [sys.executable, "-m", "deltawitness", *name, "--help"],
             capture_output=True,

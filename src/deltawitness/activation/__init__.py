@@ -54,6 +54,8 @@ def activate() -> None:
     process with exit code 2 before the program starts, with one line that names the valid values. Any
     other error is logged in one line, and the program runs unobserved.
     """
+    if os.environ.get(Env.PLAN_FOLDER) or os.environ.get(Env.PLAN_VERSIONS):
+        _redirect()
     role = os.environ.get(Env.ACTIVATE)
     if role:
         _report_loaded()
@@ -75,6 +77,18 @@ def activate() -> None:
         _observe(settings, is_top=True)
     else:
         when_imported("deltalake", lambda _: _observe(settings, is_top=False))
+
+
+def _redirect() -> None:
+    """Redirect the tables of this process as a plan requires; if that fails, end it: it would write tables."""
+    from deltawitness.clones.redirect import install_redirection  # noqa: PLC0415 - rarely used
+
+    try:
+        install_redirection(os.environ)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the program must not start
+        sys.stderr.write(f"deltawitness plan: {error!r}\n")
+        sys.stderr.flush()
+        os._exit(2)
 
 
 def _check_expectations(path: str) -> None:

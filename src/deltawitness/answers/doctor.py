@@ -25,6 +25,7 @@ from deltawitness.answers.health.ledger_checks import (
     check_observation,
 )
 from deltawitness.answers.health.log_checks import check_checkpoints, check_log, check_readers
+from deltawitness.answers.health.release_checks import check_releases
 from deltawitness.answers.health.repairs import Repairs
 from deltawitness.answers.health.table_state import TableState, error_text, read_state, reason_text
 from deltawitness.answers.health.values import (
@@ -40,6 +41,7 @@ from deltawitness.commit.discovery import find_tables
 from deltawitness.commit.parallel import LogReaders
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.ledger.tables.releases import read_releases
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import (
     canonical_uri,
@@ -105,12 +107,14 @@ def doctor(
     named = named_tables(ledger, [os.fspath(table) for table in tables], chosen)
     now = dt.datetime.now(dt.UTC)
     side = LedgerSide.of(ledger)
+    releases = read_releases(ledger.root) if files else []
+    of_releases = partial(check_releases, releases=releases, settings=chosen)
     given_root = None if root is None else os.fspath(root)
     is_remote = any(local_path(table.location) is None for table in named)
 
     def check(table: NamedTable) -> TableHealth:
         state = read_state(table, chosen, readers, commits=commits, has_files=files)
-        return _health(Checkup(state, Repairs(state, given_root), now), side)
+        return _health(Checkup(state, Repairs(state, given_root), now), side, of_releases)
 
     with LogReaders() as readers:
         return Health(tuple(readers.map(check, named, is_remote=is_remote)))
@@ -169,9 +173,9 @@ def _named(location: str) -> NamedTable:
     return NamedTable(uri, location, None, last_segment(uri) or location)
 
 
-def _health(checkup: Checkup, side: LedgerSide | None) -> TableHealth:
+def _health(checkup: Checkup, side: LedgerSide | None, of_releases: _Check) -> TableHealth:
     state, snapshot = checkup.state, checkup.state.snapshot
-    found = sorted(_findings(checkup, side), key=lambda each: -each.severity.rank)
+    found = sorted(_findings(checkup, side, of_releases), key=lambda each: -each.severity.rank)
     leftovers = leftovers_of(state, checkup.now)
     checkpoints = state.complete_checkpoints
     last = checkpoints[-1] if checkpoints else None
@@ -201,7 +205,12 @@ def _health(checkup: Checkup, side: LedgerSide | None) -> TableHealth:
     )
 
 
-def _findings(checkup: Checkup, side: LedgerSide | None) -> Iterator[HealthFinding]:
+_Check = Callable[[Checkup], Iterator[HealthFinding]]
+
+
+def _findings(
+    checkup: Checkup, side: LedgerSide | None, of_releases: _Check
+) -> Iterator[HealthFinding]:
     """Yield the findings of all checks; a check that fails is a finding, too."""
     state = checkup.state
     for part, text in state.problems:
@@ -210,7 +219,7 @@ def _findings(checkup: Checkup, side: LedgerSide | None) -> Iterator[HealthFindi
         if not state.problems:
             yield _unreadable(checkup, "there is no Delta log")
         return
-    for check in _checks(state, checkup, side):
+    for check in _checks(state, checkup, side, of_releases):
         try:
             yield from check()
         except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
@@ -218,7 +227,7 @@ def _findings(checkup: Checkup, side: LedgerSide | None) -> Iterator[HealthFindi
 
 
 def _checks(
-    state: TableState, checkup: Checkup, side: LedgerSide | None
+    state: TableState, checkup: Checkup, side: LedgerSide | None, of_releases: _Check
 ) -> Iterator[Callable[[], Iterator[HealthFinding]]]:
     for check in (
         check_doubled_rows,
@@ -234,6 +243,7 @@ def _checks(
     if side is not None:
         yield partial(check_ledger, checkup, side)
         yield partial(check_conflicts, checkup, side)
+    yield partial(of_releases, checkup)
     yield lambda: check_leftovers(checkup, leftovers_of(state, checkup.now))
 
 

@@ -24,7 +24,7 @@ from deltawitness.run import run as open_run
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, UNDO_JOB, CacheResult
 from deltawitness.settings import Settings
 
-__all__ = ["undo"]
+__all__ = ["drain_ledger", "observed", "undo"]
 
 _UNCOMMITTED = frozenset(operation.value for operation in UNCOMMITTED_OPERATIONS)
 
@@ -82,7 +82,7 @@ def undo(  # noqa: PLR0913 - keyword-only options
     """
     chosen = settings_with(root, storage_options, settings)
     if apply:
-        _drain(chosen)
+        drain_ledger(chosen)
     ledger = ledger_of(chosen)
     is_drained = not _has_undrained(chosen)
     report = read_run(ledger, _run_id(ledger, run, is_drained=is_drained))
@@ -94,7 +94,7 @@ def undo(  # noqa: PLR0913 - keyword-only options
     return _applied(plan, written, chosen, discard_later=discard_later)
 
 
-def _drain(settings: Settings) -> None:
+def drain_ledger(settings: Settings) -> None:
     """Import the rows of dead processes, which may be of the run, and those of this process."""
     from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
 
@@ -178,12 +178,12 @@ def _applied(
 ) -> UndoPlan:
     done: list[UndoTable] = []
     opened = open_run(UNDO_JOB, message=undo_message(plan.run_id))
-    with _observed(settings), suppress(_IncompleteUndoError), opened as undo_run:
+    with observed(settings), suppress(_IncompleteUndoError), opened as undo_run:
         for table, planned in zip(written, plan.tables, strict=True):
             done.append(table.restore(planned, discard_later=discard_later))
         _check_complete(done)
     with suppress(Exception):  # the tables are restored; the rows stay in the spool
-        _drain(settings)
+        drain_ledger(settings)
     return replace(plan, tables=tuple(done), is_applied=True, undo_run_id=undo_run.run_id)
 
 
@@ -199,7 +199,7 @@ def _check_complete(tables: list[UndoTable]) -> None:
 
 
 @contextmanager
-def _observed(settings: Settings) -> Iterator[None]:
+def observed(settings: Settings) -> Iterator[None]:
     """Observe the writes of the block, with the settings if the process is not instrumented."""
     instrumentor = DeltaLakeInstrumentor()
     if instrumentor.is_instrumented_by_opentelemetry:

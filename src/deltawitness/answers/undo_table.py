@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from deltawitness.answers.rows import WriteRow
 from deltawitness.answers.run_effect import LogCommit, effect_of, log_commit
+from deltawitness.answers.table_restore import (
+    FILES_SHOWN,
+    TablePlace,
+    commit_restore,
+    difference,
+    error_reason,
+    obstacle,
+)
 from deltawitness.answers.undo_plan import LaterCommit, UndoState, UndoTable
-from deltawitness.app_transactions.block import outside_block
 from deltawitness.commit.log import CommitLog, open_log, read_commits
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.ledger.tables.schema import Source
-from deltawitness.locations import local_path, strip_credentials
-from deltawitness.redaction import message_for_ledger
-from deltawitness.run import suppressed
 from deltawitness.semconv import CACHE_ENTRY, UNDONE_RUN
-from deltawitness.settings import LedgerMessages
 
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
-
-__all__ = ["WrittenTable"]
+__all__ = ["WrittenTable", "later_commit"]
 
 ATTEMPTS = 5
 """Maximum number of restores of a table, each after a commit of another writer that changes nothing."""
 
-FILES_SHOWN = 3
-"""Maximum number of missing files in a reason."""
 
 _RECONSTRUCTED = frozenset({Source.RECONCILED, Source.RECONSTRUCTED})
 
@@ -86,7 +82,7 @@ class WrittenTable:
         except _RefusedError as error:
             return replace(table, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
-            return replace(table, reason=f"it cannot be read: {_reason(error)}")
+            return replace(table, reason=f"it cannot be read: {error_reason(error)}")
 
     def _planned(self, table: UndoTable, *, discard_later: bool, known: int | None) -> UndoTable:
         commits = self._commits(table.versions)
@@ -107,11 +103,11 @@ class WrittenTable:
             return replace(table, state=state, restored_version=effect.removed_at)
         if effect.before < 0:
             return replace(table, state=UndoState.CREATED)
-        later = tuple(_later(each) for each in commits if each.version in effect.others)
+        later = tuple(later_commit(each) for each in commits if each.version in effect.others)
         table = replace(table, before=effect.before, later=later)
         reason = _why_not(later, commits, discard_later=discard_later, known=known)
         if reason is None:
-            reason = self._obstacle(effect.before, current)
+            reason = obstacle(self._place, effect.before, current)
         state = UndoState.RESTORE if reason is None else UndoState.REFUSED
         return replace(table, state=state, reason=reason)
 
@@ -168,49 +164,14 @@ class WrittenTable:
         return any(row.source in _RECONSTRUCTED for row in rows)
 
     def _log(self) -> CommitLog:
+        return open_log(self._place.uri, self._place.options)
+
+    @property
+    def _place(self) -> TablePlace:
         if self.uri is None:
             msg = "the ledger does not have its location"
             raise _RefusedError(msg)
-        return open_log(self.uri, self._options())
-
-    def _options(self) -> dict[str, str] | None:
-        is_local = self.uri is None or local_path(self.uri) is not None
-        return None if is_local else self.storage_options
-
-    def _open(self, version: int) -> DeltaTable:
-        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
-
-        assert self.uri is not None
-        place = local_path(self.uri) or self.uri
-        with suppressed():  # a read of the undo is no input of the program
-            return DeltaTable(place, version=version, storage_options=self._options())
-
-    def _obstacle(self, before: int, current: int) -> str | None:
-        """Return why the table cannot be restored; None if the engine can do it and all files are there."""
-        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - heavy
-        from pyarrow.fs import FileType  # noqa: PLC0415 - heavy
-
-        try:
-            table = self._open(before)
-            files = table.file_uris()
-        except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
-            return f"version {before} can no longer be read: {_reason(error)}"
-        start = (local_path(table.table_uri) or table.table_uri).rstrip("/") + "/"
-        last = self._open(current)
-        if last.metadata().configuration.get("delta.appendOnly") == "true":
-            return "it is append-only: a restore would remove rows"
-        needed = set(files) - set(last.file_uris())
-        paths = sorted(
-            file.removeprefix(start).lstrip("/") for file in needed if file.startswith(start)
-        )
-        store = DeltaStorageHandler(table.table_uri, self._options())
-        infos = store.get_file_info(paths) if paths else []
-        missing = [info.path for info in infos if info.type == FileType.NotFound]
-        if not missing:
-            return None
-        more = f" and {len(missing) - FILES_SHOWN} more" if len(missing) > FILES_SHOWN else ""
-        names = ", ".join(missing[:FILES_SHOWN])
-        return f"files of version {before} were deleted, for example by a vacuum: {names}{more}"
+        return TablePlace(self.uri, self.storage_options)
 
     # --- restore -------------------------------------------------------------------------------------
 
@@ -240,31 +201,19 @@ class WrittenTable:
 
     def _restored(self, planned: UndoTable) -> str | None:
         """Commit the restore; return its error, after which the commit may be in the log."""
-        from deltalake import CommitProperties  # noqa: PLC0415 - heavy
-
         assert planned.current is not None
         assert planned.before is not None
-        properties = CommitProperties(custom_metadata={UNDONE_RUN: self.run_id})
-        try:
-            table = self._open(planned.current)
-            with outside_block():  # the restore is no write of a `once` block of the caller
-                table.restore(planned.before, commit_properties=properties)
-        except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
-            return _reason(error)
-        return None
+        keys = {UNDONE_RUN: self.run_id}
+        return commit_restore(self._place, planned.before, planned.current, keys)
 
     def _checked(self, after: UndoTable, planned: UndoTable) -> UndoTable:
         """Return the state after a restore; it has failed if the files are not those of the planned version."""
         if after.state is not UndoState.RESTORED or after.restored_version is None:
             return after
         assert planned.before is not None
-        with suppress(Exception):  # the version before may no longer be readable after the commit
-            wanted = sorted(self._open(planned.before).file_uris())
-            if sorted(self._open(after.restored_version).file_uris()) != wanted:
-                reason = (
-                    f"version {after.restored_version} does not have the files of {planned.before}"
-                )
-                return replace(after, state=UndoState.FAILED, reason=reason)
+        reason = difference(self._place, planned.before, after.restored_version)
+        if reason is not None:
+            return replace(after, state=UndoState.FAILED, reason=reason)
         return replace(after, before=planned.before, later=planned.later)
 
 
@@ -291,7 +240,8 @@ def _numbers(later: Sequence[LaterCommit]) -> str:
     return f"version{'s' if len(later) > 1 else ''} {versions}{more}"
 
 
-def _later(commit: LogCommit) -> LaterCommit:
+def later_commit(commit: LogCommit) -> LaterCommit:
+    """Return a commit that a restore discards."""
     found = commit.metadata
     time = None if found.timestamp is None else _time_of(found)
     return LaterCommit(commit.version, found.operation, found.run_id, time)
@@ -306,8 +256,3 @@ def _time_of(commit: CommitMetadata) -> dt.datetime:
         return dt.datetime.fromtimestamp((commit.timestamp or 0) / 1000, tz=dt.UTC)
     except (OverflowError, OSError, ValueError):  # a log may have any number
         return _EARLIEST
-
-
-def _reason(error: Exception) -> str:
-    text = message_for_ledger(strip_credentials(str(error)), LedgerMessages.SAFE)
-    return text or type(error).__name__

@@ -34,7 +34,16 @@ from deltawitness.cli.maintenance import (
     views_command,
 )
 from deltawitness.cli.mcp import mcp_command
+from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
+from deltawitness.cli.release import (
+    create_release_command,
+    diff_releases_command,
+    drop_release_command,
+    list_releases_command,
+    restore_release_command,
+    verify_release_command,
+)
 from deltawitness.cli.run import run_command
 from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
@@ -48,6 +57,9 @@ __all__ = ["app", "main"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ledger = typer.Typer(
     no_args_is_help=True, help="Compact, fold, serve, expire, check and query the ledger."
+)
+release = typer.Typer(
+    no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
 )
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
@@ -89,6 +101,10 @@ app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command(
+    "plan", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)(with_storage_options(plan_command))
+app.command("apply")(with_storage_options(apply_command))
 app.command("doctor")(with_storage_options(doctor_command))
 app.command("time")(with_storage_options(time_command))
 app.command("cost")(with_storage_options(cost_command))
@@ -105,6 +121,13 @@ ledger.command("serve")(with_storage_options(serve_command))
 ledger.command("views")(with_storage_options(views_command))
 ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
+release.command("create")(with_storage_options(create_release_command))
+release.command("ls")(with_storage_options(list_releases_command))
+release.command("diff")(with_storage_options(diff_releases_command))
+release.command("verify")(with_storage_options(verify_release_command))
+release.command("restore")(with_storage_options(restore_release_command))
+release.command("drop")(with_storage_options(drop_release_command))
+app.add_typer(release, name="release")
 app.command("verify")(with_storage_options(verify_run_command))
 app.command("bench")(with_storage_options(bench_command))
 app.command("info")(with_storage_options(info_command))

@@ -23,7 +23,7 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.report.diff import print_run_diff, print_table_diff
 
-__all__ = ["diff_command"]
+__all__ = ["DIFFERENT", "diff_command", "errors_exit_with_2"]
 
 DIFFERENT = 1
 """Exit code when there is a difference."""
@@ -66,7 +66,7 @@ def diff_command(
         limit=limit,
         show_rows=show_rows,
     )
-    with _errors_exit_with_2(), exit_on_ledger_error(root, "read"):
+    with errors_exit_with_2(), exit_on_ledger_error(root, "read"):
         settings = settings_of(root)
         ledger = listed_ledger(root, is_required=False)
         found = answer_diff(ledger, names, options, settings)
@@ -81,7 +81,8 @@ def diff_command(
 
 
 @contextmanager
-def _errors_exit_with_2() -> Iterator[None]:
+def errors_exit_with_2() -> Iterator[None]:
+    """Let a command that exits with 1 in the block exit with 2."""
     try:
         yield
     except typer.Exit as done:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 import typer
 
@@ -119,10 +120,18 @@ class ProgramEnd:
     pid: int | None = None
 
 
-def run_program(command: list[str], environment: dict[str, str]) -> ProgramEnd:
-    """Run the program with the streams of this process, forward signals to it, and return how it ended."""
+def run_program(
+    command: list[str], environment: dict[str, str], *, output: TextIO | None = None
+) -> ProgramEnd:
+    """Run the program with the streams of this process, forward signals to it, and return how it ended.
+
+    Args:
+        command: the program and its arguments.
+        environment: its environment.
+        output: its standard output; that of this process when None.
+    """
     try:
-        child = subprocess.Popen(command, env=environment)  # noqa: S603 - the command's purpose is to run it
+        child = subprocess.Popen(command, env=environment, stdout=output)  # noqa: S603 - the command's purpose is to run it
     except FileNotFoundError:
         print_error(f"{command[0]}: command not found")
         return ProgramEnd(NOT_FOUND)

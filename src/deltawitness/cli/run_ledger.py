@@ -25,7 +25,7 @@ from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings
 from deltawitness.thread_hold import hold_at_exit
 
-__all__ = ["OwnFolder", "RunLedger", "run_ledger"]
+__all__ = ["OwnFolder", "RunLedger", "default_folder", "run_ledger"]
 
 DRAIN_TIMEOUT = 30.0
 """Maximum time in seconds that the command waits for the final drain."""
@@ -46,6 +46,16 @@ class OwnFolder:
         if self._path is not None and self._path.is_dir():
             with suppress(OSError):
                 (self._path / ".gitignore").write_text("*\n")
+
+
+def default_folder(settings: Settings) -> OwnFolder:
+    """Return the folder of the settings' cache root, for a command that may create it.
+
+    Args:
+        settings: the settings; only a location that they do not set gets a `.gitignore`.
+    """
+    is_default = settings.cache_root is None
+    return OwnFolder(local_path(absolute_root(settings)) if is_default else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
+from deltawitness.clones.redirect import install_redirection
 from deltawitness.delta_rs.patches import DeltaLakeSeams, import_seams
 from deltawitness.expectations import expect, load_expectations, set_checked
 from deltawitness.forks import reset_in_child
@@ -54,6 +56,7 @@ def uninstall() -> None:
 
 def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
     global _installed, _everything
+    install_redirection(os.environ)  # where another `sitecustomize` hides the one that does it
     # Not under the lock: another thread may hold the import lock of an engine and wait for this one.
     import_seams()
     with _lock:

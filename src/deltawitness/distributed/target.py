@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from deltawitness.clones.redirect import redirected
 from deltawitness.commit.log import LOG_DIRECTORY, LocalLog
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.distributed.request import Request
@@ -150,7 +151,7 @@ def open_target(
         storage_options: as for `DeltaTable`; those of an open table when None.
     """
     if isinstance(table, str | os.PathLike):
-        uri = os.fspath(table)
+        uri = os.fspath(redirected(table))
         uri = uri if is_uri(uri) else str(Path(uri).absolute())
         return Target(uri, storage_options, open_table(uri, storage_options))
     options = storage_options or storage_options_of(table)
@@ -187,7 +188,7 @@ def _first_commit_of(
         DeltaTable.create(
             folder, schema, partition_by=partition_by or None, configuration=configuration
         )
-        content = LocalLog(f"{folder}/{LOG_DIRECTORY}/").read(0) or b""
+        content = LocalLog(f"{redirected(folder)}/{LOG_DIRECTORY}/").read(0) or b""
     lines = content.decode().splitlines()
     return "\n".join(line for line in lines if line.startswith(('{"protocol"', '{"metaData"')))
 

@@ -105,6 +105,8 @@ def _with_missing(given: Any, more: Mapping[str, str] = NO_VARIABLES) -> Any:
     """
     try:
         named = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
+        if plan := _plan_variables(named):
+            return {**named, **plan, **more}
         run_id = os.environ.get(Env.RUN_ID)
         is_copy = os.environ.keys() <= named.keys()
         if is_copy or (run_id is not None and named.get(Env.RUN_ID) == run_id):
@@ -117,10 +119,32 @@ def _with_missing(given: Any, more: Mapping[str, str] = NO_VARIABLES) -> Any:
     return given
 
 
+SITE = str(Path(__file__).parents[1] / "activation" / "site")
+"""The folder whose `sitecustomize` activates a child; it must be the first of its kind on the path."""
+
+
+def _plan_variables(named: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which a child of a planned program is redirected to clones as well.
+
+    They are added to every environment that lacks them, because the child would write real tables.
+    """
+    folder = os.environ.get(Env.PLAN_FOLDER)
+    if folder is None:
+        return {}
+    paths = [part for part in named.get(SITE_DIRECTORIES, "").split(os.pathsep) if part]
+    if named.get(Env.PLAN_FOLDER) == folder and paths[:1] == [SITE]:
+        return {}
+    others = [part for part in paths if part != SITE]
+    return {
+        Env.PLAN_FOLDER.value: folder,
+        SITE_DIRECTORIES: os.pathsep.join([SITE, *others]),
+    }
+
+
 def _own_with_missing(more: Mapping[str, str] = NO_VARIABLES) -> dict[str, str] | None:
     """Return this process's environment with the missing variables and `more`; None if there are none."""
     try:
-        missing = {**_missing(os.environ), **more}
+        missing = {**_missing(os.environ), **_plan_variables(os.environ), **more}
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return None
@@ -171,7 +195,7 @@ def system(original: Call) -> Call:
 
 def _exporting(command: Any) -> Any:
     try:
-        missing = _missing(os.environ)
+        missing = {**_missing(os.environ), **_plan_variables(os.environ)}
         if not missing or not isinstance(command, str | bytes | os.PathLike):
             return command
         text = os.fsdecode(command)

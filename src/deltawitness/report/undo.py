@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -10,7 +10,7 @@ from deltawitness.answers.undo_plan import LaterCommit, UndoPlan, UndoState, Und
 from deltawitness.report.format import count_of, text
 from deltawitness.report.tables import Column, print_line, print_table
 
-__all__ = ["print_undo"]
+__all__ = ["STATE_WORDS", "later_lines", "print_undo", "print_undo_tables"]
 
 LATER_SHOWN = 10
 """Maximum number of later commits that are printed of a table."""
@@ -25,7 +25,7 @@ _COLUMNS = (
     Column("why", wrap_at=20),
 )
 
-_WORDS = {
+STATE_WORDS = {
     UndoState.RESTORE: "to restore",
     UndoState.RESTORED: "restored",
     UndoState.CREATED: "created by the run and not dropped",
@@ -39,10 +39,15 @@ def print_undo(console: Console, plan: UndoPlan) -> None:
     """Print a line for each table, the later commits of others, the notes and the counts."""
     status = plan.status or "not ended"
     print_line(console, f"undo of run {plan.run_id}  job {plan.job}  {status}")
-    if plan.tables:
-        print_table(console, _COLUMNS, [_cells(table) for table in plan.tables])
+    print_undo_tables(console, plan.tables)
     for line in _lines(plan):
         print_line(console, line)
+
+
+def print_undo_tables(console: Console, tables: Sequence[UndoTable]) -> None:
+    """Print a line for each table."""
+    if tables:
+        print_table(console, _COLUMNS, [_cells(table) for table in tables])
 
 
 def _cells(table: UndoTable) -> tuple[str, ...]:
@@ -61,10 +66,10 @@ def _cells(table: UndoTable) -> tuple[str, ...]:
 
 def _lines(plan: UndoPlan) -> Iterator[str]:
     for table in plan.tables:
-        yield from _later_lines(table)
+        yield from later_lines(table)
     for note in plan.notes:
         yield f"note: {note}"
-    counts = [(word, len(plan.in_state(state))) for state, word in _WORDS.items()]
+    counts = [(word, len(plan.in_state(state))) for state, word in STATE_WORDS.items()]
     named = ", ".join(f"{count:,} {word}" for word, count in counts if count)
     tables = count_of(len(plan.tables), "table")
     yield f"{tables}: {named}" if plan.tables else "the run has written no table"
@@ -74,7 +79,8 @@ def _lines(plan: UndoPlan) -> Iterator[str]:
         yield "use --apply to restore"
 
 
-def _later_lines(table: UndoTable) -> Iterator[str]:
+def later_lines(table: UndoTable) -> Iterator[str]:
+    """Yield a line for each commit of others that a restore discards."""
     words = "was discarded" if table.state is UndoState.RESTORED else "would be discarded"
     for commit in table.later[:LATER_SHOWN]:
         yield f"{table.name}@{commit.version} {words}: {_who(commit)}"

@@ -19,6 +19,7 @@ from deltawitness.session.core.frames import (
     refuse_statements,
     state_of,
 )
+from deltawitness.session.core.releases import register_release
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import (
     FACTORY_FORMAT,
@@ -342,6 +343,7 @@ SESSION_HANDLERS: dict[str, Handler] = {
 SESSION_EXTRAS: dict[str, Callable[..., Any]] = {
     "refresh": refresh,
     "register_delta": register_delta,
+    "register_release": register_release,
     "write_distributed": write_distributed,
 }
 """Methods that are added to a `SessionContext`, by name."""

@@ -22,6 +22,7 @@ from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.internal_errors import report
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.session.context_handlers import SESSION_HANDLERS, refresh, register_delta
+from deltawitness.session.core.releases import register_release
 from deltawitness.session.core.state import keep_session_alive, session_of
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_HANDLERS, RETURNING_DATA
@@ -308,6 +309,41 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         2
         """
         register_delta(plain(self), name, uri, version=version, storage_options=storage_options)
+
+    def register_release(
+        self,
+        name: str,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> tuple[str, ...]:
+        """Register each table of a release at its version, read-only, under its name in the release.
+
+        Args:
+            name: name of the release (:func:`deltawitness.create_release`).
+            root: the cache root of the ledger with the release; that of the settings when None.
+            storage_options: as for `DeltaTable`, for a ledger and tables on an object store; those of the
+                settings when None.
+
+        Returns:
+            The names of the tables.
+
+        Raises:
+            ReleaseError: there is no such release, or a table was created again since.
+            DeltaError: a version can no longer be read.
+            Exception: DataFusion's own error if a name is taken.
+
+        >>> import tempfile
+        >>> from deltawitness import create_release
+        >>> ctx = ObservedSessionContext()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = ctx.from_pydict({"id": [1, 2]}).write_delta(f"{folder}/orders")
+        ...     made = create_release("november", [f"{folder}/orders@0"], root=f"{folder}/ledger")
+        ...     names = ctx.register_release("november", root=f"{folder}/ledger")
+        ...     names, ctx.table("orders").count()
+        (('orders',), 2)
+        """
+        return register_release(plain(self), name, root=root, storage_options=storage_options)
 
     def refresh(self, name: str | None = None) -> None:
         """Serve the newest version of one registered Delta table, or of all of them.

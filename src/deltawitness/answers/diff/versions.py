@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OpenVersion",
     "column_changes",
+    "columns_of",
     "file_changes",
     "last_data_versions",
     "open_version",
@@ -93,7 +94,12 @@ def open_version(named: NamedTable, settings: Settings) -> OpenVersion:
             plain = _is_plain(table)
     except Exception as error:
         raise _unreadable(named, error) from error
-    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    # A release without statistics of any file has no column of their numbers of rows.
+    absent = [None] * actions.num_rows
+    columns = (
+        actions[name].to_pylist() if name in actions.column_names else absent
+        for name in ("path", "size_bytes", "num_records")
+    )
     files = {path: (size, rows) for path, size, rows in zip(*columns, strict=True)}
     name = TableVersion(table.version(), named.name, named.uri, table_id(named.uri))
     return OpenVersion(name, table, files, plain)
@@ -144,7 +150,7 @@ def last_data_versions(named: NamedTable, settings: Settings) -> tuple[NamedTabl
 
 def column_changes(a: OpenVersion, b: OpenVersion) -> tuple[ColumnChange, ...]:
     """Return the columns that differ: removed and changed ones in the order of the first version."""
-    left, right = _columns(a), _columns(b)
+    left, right = columns_of(a), columns_of(b)
     changes = []
     for name in {**left, **right}:
         before, after = left.get(name), right.get(name)
@@ -158,7 +164,8 @@ def column_changes(a: OpenVersion, b: OpenVersion) -> tuple[ColumnChange, ...]:
     return tuple(changes)
 
 
-def _columns(version: OpenVersion) -> dict[str, tuple[str, bool]]:
+def columns_of(version: OpenVersion) -> dict[str, tuple[str, bool]]:
+    """Return the type of each column as Delta names it, and whether it may be NULL, by name."""
     return {
         each.name: (_type_name(each.type), each.nullable) for each in version.table.schema().fields
     }

@@ -63,6 +63,8 @@ class HealthCheck(StrEnum):
     """Files that only old versions need are on the storage."""
     ORPHANS = "orphans"
     """Files that no commit of the log names are on the storage."""
+    RELEASE = "release"
+    """A vacuum has deleted files that a release needs, or would delete them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

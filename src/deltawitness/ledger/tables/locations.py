@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import zlib
@@ -11,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from deltawitness.locations import is_uri, local_path, table_id
 from deltawitness.run_origin import process_origin
-from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIRECTORY
+from deltawitness.semconv import (
+    DEFAULT_CACHE_ROOT,
+    LOCK_DIRECTORY,
+    PLANNED_ROOT_DIRECTORY,
+    SPOOL_DIRECTORY,
+    Env,
+)
 from deltawitness.settings import LedgerMode, Settings, state_folder
 
 if TYPE_CHECKING:
@@ -35,7 +42,12 @@ def is_enabled(settings: Settings) -> bool:
 
 
 def absolute_root(settings: Settings) -> str:
-    """Return the cache root of the settings, as an absolute path or URI."""
+    """Return the cache root of the settings, as an absolute path or URI.
+
+    While a program is planned, it is in the folder of the plan: no ledger and no cache is written.
+    """
+    if plan := os.environ.get(Env.PLAN_FOLDER):
+        return str(Path(plan, PLANNED_ROOT_DIRECTORY))
     given = settings.cache_root or DEFAULT_CACHE_ROOT
     return given if is_uri(given) else str(Path(given).absolute())
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.clones.redirect import redirected
 from deltawitness.commit.log import reuse_reads
 from deltawitness.commit.receipts import Receipt, with_receipt_id
 from deltawitness.delta_rs.absent_tables import absent_table
@@ -117,7 +118,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         DeltaError: the mode is `error` and the table exists.
     """
     with report_if_unreached(uri, mode):
-        location, write_mode = os.fspath(uri), _parse_mode(mode)
+        location, write_mode = os.fspath(redirected(uri)), _parse_mode(mode)
     columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
     arguments = {
         "partition_by": columns or None,

@@ -1,0 +1,1 @@
+"""Releases: named sets of table versions, which are compared, verified and restored together."""

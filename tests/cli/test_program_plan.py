@@ -1,0 +1,80 @@
+"""`deltawitness plan` prints what a program would do; `deltawitness apply` runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from helpers.ledger_commands import COMMAND, error_of
+
+JOB = """
+import pyarrow as pa
+from deltalake import write_deltalake
+write_deltalake("lake/t", pa.table({"x": [2], "y": [1]}), mode="append", schema_mode="merge")
+print("output")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with a table and a program."""
+    monkeypatch.chdir(tmp_path)
+    write_deltalake("lake/t", pa.table({"x": [1]}))
+    Path("job.py").write_text(JOB)
+
+
+def command(*words):
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_plan_is_printed_and_applied(folder):
+    """The output of the program is on stdout, with `--json` on stderr; the exit code is the program's."""
+    code, out, _ = command("plan", "--", sys.executable, "job.py")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "output"
+    plan_id = lines[1].removeprefix("plan ")
+    assert [line.split()[:4] for line in lines[2:4]] == [
+        ["table", "state", "version", "after"],
+        ["t", "change", "0", "1"],
+    ]
+    assert lines[4:] == [
+        "t: + column y long",
+        "1 table: 1 to change; nothing was changed",
+        f"run it: deltawitness apply {plan_id}",
+    ]
+    assert DeltaTable("lake/t").version() == 0
+    assert Path(".deltawitness/.gitignore").exists()
+
+    code, out, err = command("apply", plan_id[:18], "--json")
+    assert (code, DeltaTable("lake/t").version()) == (0, 1)
+    applied = json.loads(out)
+    assert (applied["is_started"], applied["tables"][0]["applied_version"]) == (True, 1)
+    assert "output" in err
+    code, out, _ = command("apply", plan_id)
+    assert code == 3
+    assert out.splitlines()[-1] == "the program was not started: plan it again"
+
+    code, out, err = command("plan", "--json", "--", sys.executable, "-c", "raise SystemExit(5)")
+    assert code == 5
+    assert (json.loads(out)["is_applicable"], json.loads(out)["tables"]) == (False, [])
+
+
+def test_a_program_that_would_write_tables_is_refused(folder):
+    """Programs that are not Python, or whose Python does not load the package, are not started."""
+    assert error_of("plan", "--", "sh", "-c", "exit 9").startswith("sh is not a Python program")
+    isolated = error_of("plan", "--", sys.executable, "-I", "job.py")
+    assert isolated.startswith("a program that Python runs with -I, -E or -S cannot be planned")
+    assert error_of("plan", "--", "no-such-program") == "no-such-program: command not found"
+    assert error_of("plan", "--unknown", "x", code=2) == "plan: unknown option --unknown"
+    assert error_of("apply", "0").startswith("no plan begins with 0 in ")
+    assert DeltaTable("lake/t").version() == 0
