@@ -14,6 +14,15 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.answers.bisect import bisect
+    from deltawitness.answers.bisect_values import (
+        BisectInput,
+        BisectResult,
+        BisectState,
+        TestedVersion,
+    )
+    from deltawitness.answers.blame import blame
+    from deltawitness.answers.blame_values import BlamedRow, BlamedWrite, BlameResult
     from deltawitness.answers.diff.question import diff
     from deltawitness.answers.diff.run_values import (
         DiffCause,
@@ -140,6 +149,12 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AdoptResult": "ledger.reconcile.adoption",
+    "BisectInput": "answers.bisect_values",
+    "BisectResult": "answers.bisect_values",
+    "BisectState": "answers.bisect_values",
+    "BlameResult": "answers.blame_values",
+    "BlamedRow": "answers.blame_values",
+    "BlamedWrite": "answers.blame_values",
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.entries.listing",
     "CachePolicy": "cache.entries.policy",
@@ -231,6 +246,7 @@ _MODULES = {
     "TableDiff": "answers.diff.table_values",
     "TableNames": "settings",
     "TableVersion": "answers.rows",
+    "TestedVersion": "answers.bisect_values",
     "TraceLink": "answers.shown_run",
     "UndoPlan": "answers.undo_plan",
     "UndoState": "answers.undo_plan",
@@ -250,6 +266,8 @@ _MODULES = {
     "WriteRow": "answers.rows",
     "WriteSink": "events",
     "adopt": "ledger.ledger",
+    "bisect": "answers.bisect",
+    "blame": "answers.blame",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "diagnostics_sink": "telemetry.diagnostics",
@@ -296,6 +314,12 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 
 __all__ = [
     "AdoptResult",
+    "BisectInput",
+    "BisectResult",
+    "BisectState",
+    "BlameResult",
+    "BlamedRow",
+    "BlamedWrite",
     "CacheCommitMetadataRequest",
     "CacheContext",
     "CacheEntry",
@@ -390,6 +414,7 @@ __all__ = [
     "TableDiff",
     "TableNames",
     "TableVersion",
+    "TestedVersion",
     "TraceLink",
     "UndoPlan",
     "UndoState",
@@ -411,6 +436,8 @@ __all__ = [
     "WriteSink",
     "__version__",
     "adopt",
+    "bisect",
+    "blame",
     "cache_commit_metadata",
     "cache_context",
     "cache_span",

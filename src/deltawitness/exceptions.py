@@ -13,6 +13,7 @@
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
     ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
     ├── DiffError               (ValueError)   two versions that cannot be compared
+    ├── QuestionError           (ValueError)   a question with invalid SQL, or about unreadable versions
     ├── LedgerLookupError       (LookupError)  a name or an id that the ledger lacks, or that means several
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
@@ -32,6 +33,7 @@ __all__ = [
     "MetadataKeyError",
     "MissingExtraError",
     "OnceError",
+    "QuestionError",
     "RepeatedStatementWarning",
     "RequirementError",
     "StatementError",
@@ -77,6 +79,10 @@ class LedgerLookupError(DeltaWitnessError, LookupError):
 
 class DiffError(DeltaWitnessError, ValueError):
     """Two versions cannot be compared: one cannot be read, or the key does not identify rows."""
+
+
+class QuestionError(DeltaWitnessError, ValueError):
+    """The SQL of a question is invalid, or no version that it needs can be read."""
 
 
 class OnceError(DeltaWitnessError, RuntimeError):

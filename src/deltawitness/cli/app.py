@@ -9,6 +9,8 @@ import typer
 from deltawitness.cli.adopt import adopt_command
 from deltawitness.cli.audit import audit_command
 from deltawitness.cli.bench import bench_command
+from deltawitness.cli.bisect import bisect_command
+from deltawitness.cli.blame import blame_command
 from deltawitness.cli.cache import (
     ls_command,
     prune_command,
@@ -83,6 +85,8 @@ app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
+app.command("bisect")(with_storage_options(bisect_command))
+app.command("blame")(with_storage_options(blame_command))
 app.command("undo")(with_storage_options(undo_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
