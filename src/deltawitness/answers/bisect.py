@@ -11,16 +11,19 @@ from deltawitness.answers.bisect_search import Search
 from deltawitness.answers.bisect_values import (
     BisectInput,
     BisectResult,
+    BisectState,
     TestedVersion,
 )
 from deltawitness.answers.commits import read_commit
 from deltawitness.answers.committed_writes import reads_query
+from deltawitness.answers.diff.operations import operations_between
 from deltawitness.answers.lookup import NamedTable, find_table
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.table_queries import (
     TABLE,
     error_text,
+    keeps_rows,
     lacks_column,
     log_of,
     open_table,
@@ -255,7 +258,12 @@ class _Walk:
             QuestionError: no version can be tested.
         """
         versions = self._versions(named, good)
-        search = Search(versions, lambda version: self.condition.test(named, version))
+        log = log_of(named, self.settings)
+        search = Search(
+            versions,
+            lambda version: self.condition.test(named, version),
+            lambda version: keeps_rows(log.read(version)),
+        )
         state, bad, last_good = search.run(self.checks)
         tested = tuple(search.tested[each] for each in sorted(search.tested))
         if all(each.is_bad is None for each in tested):
@@ -287,12 +295,14 @@ class _Walk:
 
     def _with_commit(self, found: BisectResult, named: NamedTable, depth: int) -> BisectResult:
         """Return the result with the commit of the first bad version and its inputs."""
-        if found.table.version is None:
+        bad = found.table.version
+        if bad is None:
             return found
-        commit = read_commit(
-            self.ledger, replace(named, version=found.table.version), self.settings
-        )
+        commit = read_commit(self.ledger, replace(named, version=bad), self.settings)
         found = replace(found, commit=commit)
+        if found.state is BisectState.RANGE and found.last_good is not None:
+            candidates = operations_between(self.ledger, named, found.last_good, bad, self.settings)
+            found = replace(found, candidates=candidates)
         if not found.is_found:
             return found
         self.seen.add(named.uri)

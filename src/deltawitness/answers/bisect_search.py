@@ -18,11 +18,13 @@ class Search:
     Attributes:
         versions: the versions, in order.
         test: tests one of them.
+        keeps_rows: whether a version has the same rows and columns as the one before it.
         tested: the results so far, by version.
     """
 
     versions: Sequence[int]
     test: Callable[[int], TestedVersion]
+    keeps_rows: Callable[[int], bool]
     tested: dict[int, TestedVersion] = field(default_factory=dict)
 
     def run(self, checks: int) -> tuple[BisectState, int | None, int | None]:
@@ -74,9 +76,23 @@ class Search:
             between = self.versions[start : bisect_left(self.versions, bad)]
             found = self._test_one(between)
             if found is None:
+                found = self._infer(between, bad, good)
+            if found is None:
                 return
             if self._result(found):
                 bad = found
+
+    def _infer(self, between: Sequence[int], bad: int, good: int | None) -> int | None:
+        """Return a version that cannot be tested but has the rows of the bad or the good one, if there is one."""
+        if not between:
+            return None
+        if between[-1] == bad - 1 and self.keeps_rows(bad):
+            self.tested[bad - 1] = TestedVersion(bad - 1, True, f"it has the rows of {bad}")  # noqa: FBT003 - attributes in order
+            return bad - 1
+        if good is not None and between[0] == good + 1 and self.keeps_rows(good + 1):
+            self.tested[good + 1] = TestedVersion(good + 1, False, f"it has the rows of {good}")  # noqa: FBT003 - as above
+            return good + 1
+        return None
 
     def _test_one(self, between: Sequence[int]) -> int | None:
         """Test the version in the middle, else others until one can be tested; later ones come first."""

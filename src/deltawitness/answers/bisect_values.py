@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deltawitness.answers.diff.table_values import DiffOperation
 from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.shown_commit import ShownCommit
 
@@ -55,6 +56,7 @@ class BisectResult:
         tested: the tested versions, in order.
         versions: number of versions that the log has in the searched range.
         commit: the commit of the first bad version.
+        candidates: the commits of which one is the first bad one, if `state` is `range`.
         inputs: the inputs of this commit.
     """
 
@@ -65,6 +67,7 @@ class BisectResult:
     tested: tuple[TestedVersion, ...] = ()
     versions: int = 0
     commit: ShownCommit | None = None
+    candidates: tuple[DiffOperation, ...] = ()
     inputs: tuple[BisectInput, ...] = ()
 
     @property

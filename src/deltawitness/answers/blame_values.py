@@ -17,7 +17,7 @@ class BlamedWrite:
     """A commit that wrote copies of a row.
 
     Attributes:
-        version: the version; None if the commit is older than the log.
+        version: the version; None if the commit is older than the log, or than the files that are still there.
         rows: number of the copies of the row that it wrote and that are still there.
         is_certain: False if it may only have copied the row from a file that was deleted since.
         copied_by: later versions that copied the row without a change, newest first.

@@ -28,12 +28,16 @@ _WRITING = ("WRITE", "CREATE", "REPLACE", "CONVERT", "CLONE", "STREAMING UPDATE"
 """Begin the operations that write rows and copy none, unless they replace only some rows."""
 
 
+_COPYING = ("DELETE", "OPTIMIZE", "REORG")
+"""Begin the operations that write no row that was not there before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """A commit that wrote copies of a row.
 
     Attributes:
-        version: the version; None if it is older than the log.
+        version: the version; None if it is older than the log, or than the files that are still there.
         rows: number of the copies.
         is_certain: False if it may have copied the row from a file that was deleted since.
         copied_by: later versions that copied the row, newest first.
@@ -54,6 +58,7 @@ class _Commit:
         added: paths of the files that it added.
         removed: paths of the files that it removed.
         is_new: whether each row of the added files was written by it.
+        only_copies: whether none of them was.
         replaces_all: whether no row of the version before is left.
         may_add_old_files: whether the added files may be those of an earlier version.
         restored: the version that it restored; None if it restored none, or the log does not say.
@@ -63,6 +68,7 @@ class _Commit:
     added: frozenset[str]
     removed: frozenset[str]
     is_new: bool
+    only_copies: bool
     replaces_all: bool
     may_add_old_files: bool
     restored: int | None
@@ -154,7 +160,9 @@ class Rewrites:
             if used:
                 yield _Copies(commit.version - 1, path, used, by)
                 left -= used
-        if left:
+        if left and before is None and commit.only_copies:
+            yield Origin(None, left, True, by)  # noqa: FBT003 - attributes in order
+        elif left:
             yield Origin(commit.version, left, before is not None, copies.copied_by)
 
     # --- the log ---------------------------------------------------------------------------------------
@@ -206,7 +214,7 @@ class Rewrites:
             return count_equal(source, row, None if commit is None else sorted(commit.removed))
         except Exception:  # noqa: BLE001 - the engines raise errors of many types
             self.notes.append(
-                f"version {version} cannot be read: whether {version + 1} copied rows is not known"
+                f"version {version} cannot be read: the rows that {version + 1} has copied are not known"
             )
             return None
 
@@ -245,6 +253,7 @@ def _parse(version: int, content: bytes) -> _Commit:
         added=frozenset(added),
         removed=frozenset(removed),
         is_new=is_new,
+        only_copies=name.startswith(_COPYING),
         replaces_all=is_new and not is_append and name != "STREAMING UPDATE",
         may_add_old_files=is_restore or (not removed and not is_new and not has_changes),
         restored=_number(commit.operation_parameters.get("version")) if is_restore else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-__all__ = ["TABLE", "error_text", "lacks_column", "log_of", "open_table", "query", "subquery"]
+__all__ = [
+    "TABLE",
+    "error_text",
+    "keeps_rows",
+    "lacks_column",
+    "log_of",
+    "open_table",
+    "query",
+    "subquery",
+]
 
 TABLE = "t"
 """The name of the table in SQL of a caller."""
@@ -65,6 +75,17 @@ def query(table: DeltaTable, sql: str, names: Iterable[str] = ()) -> pa.Table:
         for name in {TABLE, *filter(_PLAIN_NAME.fullmatch, names)}:
             builder.register(name, table)
         return pa.table(builder.execute(sql).read_all())
+
+
+def keeps_rows(content: bytes | None) -> bool:
+    """Return whether a raw commit changes neither rows nor columns; False for a commit that is not there."""
+    if content is None:
+        return False
+    actions = [json.loads(line) for line in content.splitlines() if line.strip()]
+    files = [each[key] for each in actions for key in ("add", "remove") if key in each]
+    return not any("metaData" in each for each in actions) and not any(
+        each.get("dataChange") is not False for each in files
+    )
 
 
 def subquery(sql: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from deltawitness.answers.diff.question import answer_diff
 from deltawitness.answers.diff.run_values import RunDiff
 from deltawitness.answers.diff.table_values import TableDiff
 from deltawitness.answers.diff.tables import DiffOptions
-from deltawitness.cli.console import MISUSED, JsonOption, console, print_json
+from deltawitness.cli.console import MISUSED, JsonOption, console, finite, print_json
 from deltawitness.cli.ledger_option import (
     RootOption,
     exit_on_ledger_error,
@@ -93,15 +92,4 @@ def _json(found: TableDiff | RunDiff) -> dict[str, Any]:
     kind = "tables" if isinstance(found, TableDiff) else "runs"
     more = {} if isinstance(found, TableDiff) else {"explanation": found.explanation}
     values = {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by their texts."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return value
+    return {name: finite(value) for name, value in values.items()}

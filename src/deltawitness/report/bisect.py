@@ -7,6 +7,7 @@ from itertools import groupby
 from rich.console import Console
 
 from deltawitness.answers.bisect_values import BisectInput, BisectResult, BisectState
+from deltawitness.answers.diff.table_values import DiffOperation
 from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.report.format import count_of, operation, timestamp
 from deltawitness.report.tables import print_line
@@ -25,7 +26,9 @@ def print_bisect(console: Console, found: BisectResult) -> None:
 def _print_result(console: Console, found: BisectResult, indent: str) -> None:
     print_line(console, f"{indent}{_headline(found)}")
     indent += "  "
-    if found.commit is not None:
+    for candidate in found.candidates:
+        print_line(console, indent + _candidate_text(candidate))
+    if found.commit is not None and not found.candidates:
         print_commit_line(console, found.commit, indent)
     for line in _notes(found):
         print_line(console, f"{indent}note: {line}")
@@ -35,8 +38,16 @@ def _print_result(console: Console, found: BisectResult, indent: str) -> None:
             _print_result(console, each.cause, f"{indent}  ")
 
 
+def _candidate_text(candidate: DiffOperation) -> str:
+    what = operation(candidate.operation, candidate.mode) or "unknown operation"
+    run = f"run {candidate.run_id}" if candidate.run_id else "no run"
+    return "  ".join((f"{candidate.version}: {what}", timestamp(candidate.time), run))
+
+
 def _headline(found: BisectResult) -> str:
-    tested = f"{len(found.tested)} of {count_of(found.versions, 'version')} tested"
+    tested = (
+        f"{len(found.tested) - len(found.skipped)} of {count_of(found.versions, 'version')} tested"
+    )
     name = found.table.name
     match found.state:
         case BisectState.NEVER:

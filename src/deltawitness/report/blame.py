@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 
 from deltawitness.answers.blame_values import BlamedRow, BlamedWrite, BlameResult
-from deltawitness.report.format import count_of, operation, text, timestamp
+from deltawitness.report.format import count_of, operation, short_ids, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_blame"]
@@ -29,11 +31,11 @@ def print_blame(console: Console, found: BlameResult) -> None:
     if not found.rows:
         print_line(console, f"{found.table} has no row WHERE {found.where}")
         return
-    cells = [
-        _cells(number, row, write)
-        for number, row in enumerate(found.rows, 1)
-        for write in row.writes
+    writes = [
+        (number, row, each) for number, row in enumerate(found.rows, 1) for each in row.writes
     ]
+    ids = short_ids(each.commit.run_id for _, _, each in writes if each.commit is not None)
+    cells = [_cells(*each, ids) for each in writes]
     count = count_of(len(found.rows), "row", "different rows")
     first = "the first " if found.is_cut else ""
     print_line(console, f"{found.table}: {first}{count} WHERE {found.where}")
@@ -44,26 +46,22 @@ def print_blame(console: Console, found: BlameResult) -> None:
         print_line(console, f"note: {note}")
 
 
-def _cells(number: int, row: BlamedRow, write: BlamedWrite) -> list[str]:
+def _cells(number: int, row: BlamedRow, write: BlamedWrite, ids: Mapping[str, str]) -> list[str]:
     commit = write.commit
-    values = "" if row.values is None else ", ".join(f"{k}={v}" for k, v in row.values.items())
-    known = (
-        [""] * 2
-        if commit is None
-        else [operation(commit.operation, commit.mode), timestamp(commit.time)]
-    )
-    run = (
-        [""] * 3
-        if commit is None
-        else [text(commit.run_id), text(commit.job), text(commit.message)]
-    )
+    what, time, run, job, message = [""] * 5
+    if commit is not None:
+        what, time = operation(commit.operation, commit.mode), timestamp(commit.time)
+        run = ids.get(commit.run_id or "", "")
+        job, message = text(commit.job), text(commit.message)
     return [
         str(number),
-        values,
-        "before the log" if write.version is None else str(write.version),
-        known[0] if write.is_certain else f"{known[0]} (may have copied it)",
-        known[1],
+        ", ".join(f"{name}={value}" for name, value in (row.values or {}).items()),
+        "unknown" if write.version is None else str(write.version),
+        what if write.is_certain else f"{what} (may have copied it)",
+        time,
         str(write.rows),
-        *run,
+        run,
+        job,
+        message,
         ", ".join(map(str, write.copied_by)),
     ]
