@@ -83,7 +83,7 @@ class Search:
                 bad = found
 
     def _infer(self, between: Sequence[int], bad: int, good: int | None) -> int | None:
-        """Return a version that cannot be tested but has the rows of the bad or the good one, if there is one."""
+        """Return a version that cannot be tested but has the rows of the bad or the good one; else None."""
         if not between:
             return None
         if between[-1] == bad - 1 and self.keeps_rows(bad):

@@ -25,7 +25,17 @@ from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult
 from deltawitness.settings import Settings
 
-__all__ = ["errors", "impact", "ledger_of", "lineage", "runs", "settings_with", "show", "writes"]
+__all__ = [
+    "errors",
+    "impact",
+    "in_utc",
+    "ledger_of",
+    "lineage",
+    "runs",
+    "settings_with",
+    "show",
+    "writes",
+]
 
 _Root = str | os.PathLike[str] | None
 
@@ -105,7 +115,7 @@ def errors(  # noqa: PLR0913 - keyword-only filters
         OSError: the ledger's storage cannot be read.
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
-    chosen = WriteFilter(since=_in_utc(since), job=job, table=table, result=CacheResult.ERROR)
+    chosen = WriteFilter(since=in_utc(since), job=job, table=table, result=CacheResult.ERROR)
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
 
 
@@ -155,7 +165,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         operation=operation,
         version=version,
         result=None if result is None else CacheResult(result),
-        since=_in_utc(since),
+        since=in_utc(since),
     )
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
 
@@ -187,7 +197,7 @@ def runs(  # noqa: PLR0913 - keyword-only filters
         OSError: the ledger's storage cannot be read.
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
-    found = list_runs(ledger, job=job, status=status, since=_in_utc(since), limit=limit)
+    found = list_runs(ledger, job=job, status=status, since=in_utc(since), limit=limit)
     return [RunRow.of(row) for row in found]
 
 
@@ -315,7 +325,8 @@ def ledger_of(settings: Settings, *, is_required: bool = True) -> LedgerListing:
     return ledger
 
 
-def _in_utc(time: datetime | None) -> datetime | None:
+def in_utc(time: datetime | None) -> datetime | None:
+    """Return a time of a caller in UTC; a time without a time zone is in UTC."""
     if time is None:
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
