@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         RowExample,
         TableDiff,
     )
+    from deltawitness.answers.health.ci_report import ci_report
+    from deltawitness.answers.health.ci_values import CiCheck, CiProblem, CiReport
+    from deltawitness.answers.health.freshness import FreshnessWatch, watch_freshness
     from deltawitness.answers.health.overdue import overdue
     from deltawitness.answers.health.regressions import regressions
     from deltawitness.answers.health.values import (
@@ -172,6 +175,9 @@ _MODULES = {
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CallSite": "call_site",
+    "CiCheck": "answers.health.ci_values",
+    "CiProblem": "answers.health.ci_values",
+    "CiReport": "answers.health.ci_values",
     "ColumnChange": "answers.diff.table_values",
     "ColumnStatistics": "answers.diff.table_values",
     "CommitMetadata": "commit",
@@ -202,6 +208,7 @@ _MODULES = {
     "FileChanges": "answers.diff.table_values",
     "Finding": "ledger.integrity",
     "FoldResult": "ledger.drain.fold",
+    "FreshnessWatch": "answers.health.freshness",
     "Impact": "answers.impact_report",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
@@ -290,6 +297,7 @@ _MODULES = {
     "blame": "answers.blame",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
+    "ci_report": "answers.health.ci_report",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
     "errors": "answers.questions",
@@ -316,6 +324,7 @@ _MODULES = {
     "show": "answers.questions",
     "table_id": "locations",
     "undo": "answers.undo",
+    "watch_freshness": "answers.health.freshness",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -348,6 +357,9 @@ __all__ = [
     "CachePolicy",
     "CacheScope",
     "CallSite",
+    "CiCheck",
+    "CiProblem",
+    "CiReport",
     "ColumnChange",
     "ColumnStatistics",
     "CommitMetadata",
@@ -378,6 +390,7 @@ __all__ = [
     "FileChanges",
     "Finding",
     "FoldResult",
+    "FreshnessWatch",
     "Impact",
     "InMemoryDiagnosticsSink",
     "InfoResult",
@@ -471,6 +484,7 @@ __all__ = [
     "cache_commit_metadata",
     "cache_context",
     "cache_span",
+    "ci_report",
     "current_run",
     "diagnostics_sink",
     "diff",
@@ -500,6 +514,7 @@ __all__ = [
     "suppressed",
     "table_id",
     "undo",
+    "watch_freshness",
     "write_distributed",
     "writes",
 ]

@@ -18,6 +18,7 @@ from deltawitness.cli.cache import (
     verify_run_command,
     why_command,
 )
+from deltawitness.cli.ci_report import ci_report_command
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.diff import diff_command
 from deltawitness.cli.errors import errors_command
@@ -32,7 +33,9 @@ from deltawitness.cli.maintenance import (
     serve_command,
     verify_command,
 )
+from deltawitness.cli.overdue import overdue_command
 from deltawitness.cli.reconcile import reconcile_command
+from deltawitness.cli.regressions import regressions_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
@@ -87,6 +90,9 @@ app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("bisect")(with_storage_options(bisect_command))
 app.command("blame")(with_storage_options(blame_command))
+app.command("overdue")(with_storage_options(overdue_command))
+app.command("regressions")(with_storage_options(regressions_command))
+app.command("ci-report")(with_storage_options(ci_report_command))
 app.command("undo")(with_storage_options(undo_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))

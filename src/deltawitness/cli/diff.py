@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -14,7 +12,7 @@ from deltawitness.answers.diff.question import answer_diff
 from deltawitness.answers.diff.run_values import RunDiff
 from deltawitness.answers.diff.table_values import TableDiff
 from deltawitness.answers.diff.tables import DiffOptions
-from deltawitness.cli.console import MISUSED, JsonOption, console, finite, print_json
+from deltawitness.cli.console import JsonOption, console, errors_exit_with_2, finite, print_json
 from deltawitness.cli.ledger_option import (
     RootOption,
     exit_on_ledger_error,
@@ -66,7 +64,7 @@ def diff_command(
         limit=limit,
         show_rows=show_rows,
     )
-    with _errors_exit_with_2(), exit_on_ledger_error(root, "read"):
+    with errors_exit_with_2(), exit_on_ledger_error(root, "read"):
         settings = settings_of(root)
         ledger = listed_ledger(root, is_required=False)
         found = answer_diff(ledger, names, options, settings)
@@ -78,14 +76,6 @@ def diff_command(
         print_run_diff(console(sys.stdout), found)
     if found.is_different:
         raise typer.Exit(DIFFERENT)
-
-
-@contextmanager
-def _errors_exit_with_2() -> Iterator[None]:
-    try:
-        yield
-    except typer.Exit as done:
-        raise typer.Exit(MISUSED if done.exit_code else 0) from None
 
 
 def _json(found: TableDiff | RunDiff) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class PastWrite:
         time: time of the last write.
         rows: number of added, updated and deleted rows; None if it is not known.
         has_changed: whether rows have changed.
+        is_named: whether the ledger has the table's name; else it is the end of its location.
     """
 
     table: TableVersion
@@ -44,6 +45,7 @@ class PastWrite:
     time: datetime
     rows: int | None
     has_changed: bool
+    is_named: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def _write(row: Row) -> PastWrite:
         time=_in_utc(row["time"]),
         rows=int(row["changed"]) if row["is_counted"] else None,
         has_changed=bool(row["has_changed"]),
+        is_named=row["table_name"] is not None,
     )
 
 
