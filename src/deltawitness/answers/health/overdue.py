@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -162,15 +163,15 @@ def cadence_of(
     Returns:
         None if no write has changed rows.
     """
-    changes = [each for each in writes if each.has_changed]
-    if not changes:
+    last = next((each for each in reversed(writes) if each.has_changed), None)
+    if last is None:
         return None
-    last = changes[-1]
-    gaps = [(b.time - a.time).total_seconds() for a, b in pairwise(changes)][-_GAPS:]
+    changes = sorted(time for each in writes for time in each.changes)
+    gaps = [(b - a).total_seconds() for a, b in pairwise(changes)][-_GAPS:]
     found = TableCadence(
         table=last.table,
         state=TableState.UNKNOWN,
-        last=last.time,
+        last=changes[-1],
         job=last.job,
         run_id=last.run_id,
         changes=len(changes),
@@ -180,20 +181,12 @@ def cadence_of(
     typical = Typical.of(gaps)
     longest = max(typical.center + tolerance * typical.spread, quantile(gaps, 0.9))
     limit = longest + _GRACE * typical.center
-    return TableCadence(
-        table=last.table,
-        state=_state((at - last.time).total_seconds(), limit, typical.center),
-        last=last.time,
-        job=last.job,
-        run_id=last.run_id,
-        changes=len(changes),
+    return replace(
+        found,
+        state=_state((at - found.last).total_seconds(), limit, typical.center),
         interval=timedelta(seconds=typical.center),
-        due=_after(last.time, limit),
+        due=found.last + timedelta(seconds=limit),
     )
-
-
-def _after(time: datetime, seconds: float) -> datetime:
-    return time + timedelta(seconds=seconds)
 
 
 def _state(age: float, limit: float, interval: float) -> TableState:
@@ -213,7 +206,7 @@ def _volumes(
     """Yield the unusual writes of a table, each compared with the earlier ones of its job."""
     by_job: dict[str | None, list[PastWrite]] = {}
     for each in writes:
-        if each.rows is not None:
+        if each.rows is not None and each.is_complete:
             by_job.setdefault(each.job, []).append(each)
     for same in by_job.values():
         for number in _judged([each.time for each in same], since):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, pairwise
+from statistics import median
 from typing import Any
 
 from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS_ROWS
@@ -33,19 +34,25 @@ class PastWrite:
         table: the table, and the last version.
         job: name of the job.
         run_id: id of the run; None if there was none.
+        first: time of the first write.
         time: time of the last write.
         rows: number of added, updated and deleted rows; None if it is not known.
         has_changed: whether rows have changed.
         is_named: whether the ledger has the table's name; else it is the end of its location.
+        is_complete: whether the run ended with the status `ok`, or there was none.
+        changes: the times that count as changes: the last one of a batch, all of a long-lived run.
     """
 
     table: TableVersion
     job: str | None
     run_id: str | None
+    first: datetime
     time: datetime
     rows: int | None
     has_changed: bool
     is_named: bool
+    is_complete: bool
+    changes: tuple[datetime, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,37 +103,88 @@ def past_writes(
         at: skips later writes.
         table: SQL predicate of the tables; None for all.
     """
-    where = [f"({COMMITTED})", f"NOT {KEEPS_ROWS}", _until("event_time", at), _NO_ENTRY]
-    where += [f"coalesce(job, '') <> {quote_literal(UNDO_JOB)}"]
-    where += [] if table is None else [f"({table})"]
+    written = [*_conditions(at), *([] if table is None else [f"({table})"])]
     rows = ledger.query(
-        "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY table_id, job ORDER BY time DESC)"  # noqa: S608 - quoted
-        " AS place FROM (SELECT table_id, max(table_uri) AS table_uri, max(table_name) AS table_name,"
-        " job, max(run_id) AS run_id, max(event_time) AS time, max(version) AS version,"
+        "SELECT found.*, runs.status FROM (SELECT *, row_number() OVER"  # noqa: S608 - quoted
+        " (PARTITION BY table_id, job ORDER BY time DESC) AS place FROM (SELECT table_id,"
+        " max(table_uri) AS table_uri, max(table_name) AS table_name, job, max(run_id) AS run_id,"
+        " min(event_time) AS first, max(event_time) AS time, max(version) AS version,"
         f" sum({_ROWS}) AS changed, bool_and({_HAS_ROWS}) AS is_counted,"
         f" bool_or({CHANGES_ROWS}) AS has_changed"
-        f" FROM inventory WHERE {' AND '.join(where)}"
-        " GROUP BY table_id, job, coalesce(run_id, write_id)))"
+        f" FROM inventory WHERE {' AND '.join(written)}"
+        " GROUP BY table_id, job, coalesce(run_id, write_id))) AS found"
+        " LEFT JOIN runs ON runs.run_id = found.run_id"
         f" WHERE place <= {HISTORY} ORDER BY table_id, time, version"
     )
-    return {
+    found = {
         identity: [_write(row) for row in same]
         for identity, same in groupby(rows, key=lambda row: str(row["table_id"]))
     }
+    return _with_changes(ledger, found, at)
+
+
+def _conditions(at: datetime) -> list[str]:
+    """Return the conditions of the writes that are learned from."""
+    no_undo = f"coalesce(job, '') <> {quote_literal(UNDO_JOB)}"
+    return [f"({COMMITTED})", f"NOT {KEEPS_ROWS}", _until("event_time", at), _NO_ENTRY, no_undo]
 
 
 def _write(row: Row) -> PastWrite:
-    uri = row["table_uri"]
+    uri, time = row["table_uri"], _in_utc(row["time"])
     name = row["table_name"] or (uri and last_segment(uri))
     return PastWrite(
         table=TableVersion(row["version"], name, uri, row["table_id"]),
         job=row["job"],
         run_id=row["run_id"],
-        time=_in_utc(row["time"]),
+        first=_in_utc(row["first"]),
+        time=time,
         rows=int(row["changed"]) if row["is_counted"] else None,
         has_changed=bool(row["has_changed"]),
         is_named=row["table_name"] is not None,
+        is_complete=row["run_id"] is None or row["status"] == "ok",
+        changes=(time,) if row["has_changed"] else (),
     )
+
+
+def _with_changes(
+    ledger: LedgerListing, found: dict[str, list[PastWrite]], at: datetime
+) -> dict[str, list[PastWrite]]:
+    """Return the writes with all changes of long-lived runs, such as those of a service."""
+    long = [each for writes in found.values() for each in _long_lived(writes)]
+    if not long:
+        return found
+    times: dict[tuple[str | None, str | None], list[datetime]] = {}
+    keys = ", ".join(f"({_quoted(each.table.table_id)}, {_quoted(each.run_id)})" for each in long)
+    rows = ledger.query(
+        "SELECT * FROM (SELECT table_id, run_id, event_time, row_number() OVER"  # noqa: S608 - quoted
+        " (PARTITION BY table_id, run_id ORDER BY event_time DESC) AS place FROM inventory"
+        f" JOIN (VALUES {keys}) AS long(long_table, long_run)"
+        " ON long_table = table_id AND long_run = run_id"
+        f" WHERE {' AND '.join(_conditions(at))} AND {CHANGES_ROWS})"
+        f" WHERE place <= {HISTORY} ORDER BY event_time"
+    )
+    for row in rows:
+        times.setdefault((row["table_id"], row["run_id"]), []).append(_in_utc(row["event_time"]))
+    return {
+        identity: [
+            replace(each, changes=tuple(times.get((identity, each.run_id), each.changes)))
+            for each in writes
+        ]
+        for identity, writes in found.items()
+    }
+
+
+def _long_lived(writes: Sequence[PastWrite]) -> Iterator[PastWrite]:
+    """Yield the runs that wrote a table for longer than half of the usual time between two runs."""
+    gaps = [(b.time - a.time).total_seconds() for a, b in pairwise(writes)]
+    batch = median(gaps) / 2 if gaps else 0.0
+    for each in writes:
+        if each.run_id is not None and (each.time - each.first).total_seconds() > batch:
+            yield each
+
+
+def _quoted(text: str | None) -> str:
+    return quote_literal(text or "")
 
 
 def past_runs(

@@ -43,7 +43,7 @@ class TableCadence:
         last: time of the last change.
         job: name of the job that made it.
         run_id: id of the run that made it.
-        changes: number of changes that were learned from; the writes of a run count as one.
+        changes: number of changes that were learned from; those of a run that was a batch count as one.
         interval: the median time between two changes; None if there are too few.
         due: the time until which the next change is not late; None if there are too few.
     """
