@@ -40,6 +40,9 @@ _LEAST_RUNS = 5
 _GRACE = 0.1
 """Share of the median interval that is always added."""
 
+_LEAST_GRACE = 60.0
+"""Seconds that are added at least: a drain may bring rows into the ledger so late."""
+
 _FACTOR = 2.0
 """Number of times that rows must be more or fewer than the median."""
 
@@ -180,7 +183,7 @@ def cadence_of(
         return found
     typical = Typical.of(gaps)
     longest = max(typical.center + tolerance * typical.spread, quantile(gaps, 0.9))
-    limit = longest + _GRACE * typical.center
+    limit = longest + max(_GRACE * typical.center, _LEAST_GRACE)
     return replace(
         found,
         state=_state((at - found.last).total_seconds(), limit, typical.center),
