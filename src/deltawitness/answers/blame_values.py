@@ -1,4 +1,4 @@
-"""The result of `blame`: the commits that wrote rows as they are."""
+"""The result of `blame`: the commits that wrote the present values of rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BlamedWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlamedRow:
-    """A row, and the commits that wrote it as it is.
+    """A row, and the commits that wrote its present values.
 
     Attributes:
         values: the values by column; None unless they were requested.

@@ -93,7 +93,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Return a text of one line that Markdown and HTML show as it is written; `@` mentions nobody.
+    r"""Return a text as one line in which Markdown and HTML have no meaning, and `@` mentions no user.
 
     >>> print(escape("a|b <i>"))
     a\|b \<i\>
