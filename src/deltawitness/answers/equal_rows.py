@@ -11,12 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from deltawitness.answers.diff.datasets import RowSource, canonical
+from deltawitness.answers.table_queries import ALL_FILES
 from deltawitness.run import suppressed
 
-__all__ = ["ALL_FILES", "count_equal", "same_row"]
-
-ALL_FILES = ""
-"""The key of the count of a source whose rows are not those of its files."""
+__all__ = ["count_equal", "same_row"]
 
 
 def same_row(row: Mapping[str, Any]) -> str:

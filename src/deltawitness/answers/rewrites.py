@@ -15,9 +15,8 @@ from urllib.parse import unquote
 
 from deltawitness.answers.commits import predicate_of
 from deltawitness.answers.diff.versions import OpenVersion, open_version
-from deltawitness.answers.equal_rows import ALL_FILES, count_equal
 from deltawitness.answers.lookup import NamedTable
-from deltawitness.answers.table_queries import error_text, log_of
+from deltawitness.answers.table_queries import ALL_FILES, error_text, log_of
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import QuestionError
 from deltawitness.settings import Settings
@@ -119,6 +118,8 @@ class Rewrites:
             QuestionError: the newest version cannot be read.
             OSError: the log cannot be read.
         """
+        from deltawitness.answers.equal_rows import count_equal  # noqa: PLC0415 - heavy
+
         last = self.newest.table.version()
         try:
             counts = count_equal(self._source(last), row)
@@ -209,6 +210,8 @@ class Rewrites:
             row: the values by column.
             commit: only the files that it removed; all for None.
         """
+        from deltawitness.answers.equal_rows import count_equal  # noqa: PLC0415 - heavy
+
         try:
             source = self._source(version)
             return count_equal(source, row, None if commit is None else sorted(commit.removed))

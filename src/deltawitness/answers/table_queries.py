@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 __all__ = [
+    "ALL_FILES",
     "TABLE",
     "error_text",
     "keeps_rows",
@@ -31,6 +32,9 @@ __all__ = [
 
 TABLE = "t"
 """The name of the table in SQL of a caller."""
+
+ALL_FILES = ""
+"""The key of all rows of a version where the rows are not those of its data files."""
 
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
