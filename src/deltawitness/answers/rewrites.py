@@ -17,6 +17,7 @@ from deltawitness.answers.commits import predicate_of
 from deltawitness.answers.diff.versions import OpenVersion, open_version
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.table_queries import ALL_FILES, error_text, log_of
+from deltawitness.commit.log import read_commits
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import QuestionError
 from deltawitness.settings import Settings
@@ -29,6 +30,10 @@ _WRITING = ("WRITE", "CREATE", "REPLACE", "CONVERT", "CLONE", "STREAMING UPDATE"
 
 _COPYING = ("DELETE", "OPTIMIZE", "REORG")
 """Begin the operations that write no row that was not there before."""
+
+
+_BATCH = 32
+"""Number of commits that are read at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +199,11 @@ class Rewrites:
 
     def _commit(self, version: int) -> _Commit | None:
         if version not in self._commits:
-            content = log_of(self.named, self.settings).read(version)
-            self._commits[version] = None if content is None else _parse(version, content)
+            versions = range(max(version - _BATCH + 1, 0), version + 1)
+            wanted = [each for each in versions if each not in self._commits]
+            contents = read_commits(log_of(self.named, self.settings), wanted)
+            for each, content in zip(wanted, contents, strict=True):
+                self._commits[each] = None if content is None else _parse(each, content)
         return self._commits[version]
 
     # --- rows ------------------------------------------------------------------------------------------
