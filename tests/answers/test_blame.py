@@ -101,6 +101,7 @@ def test_values_of_all_types_and_partitions(tmp_path, table):
     """Equal values are equal through partitions, NaN, NULL, nested values and times."""
     columns = {
         "part": pa.array(["a b", "d/e", None]),
+        "s": pa.array(["a", "", None]),
         "f": pa.array([float("nan"), -0.0, None]),
         "d": pa.array([decimal.Decimal("1.50")] * 3, pa.decimal128(10, 2)),
         "t": pa.array([dt.datetime(2026, 1, 1, 1, 2, 3, 4, dt.UTC)] * 3, pa.timestamp("us", "UTC")),
@@ -167,8 +168,9 @@ def test_conditions_that_are_none_and_rows_that_are_not_there(table):
     assert not blame(table, "true", limit=20, root=root).is_cut
     for where, message in (
         ("nope = 1", "No field named nope"),
-        ("id", "non-boolean"),
+        ("id", "Int64 = Boolean"),
         ("1=1); SELECT (1", "WHERE"),
+        ("1=1) UNION (SELECT 1, 2", "ParserError"),
     ):
         with pytest.raises(QuestionError, match=message):
             blame(table, where, root=root)

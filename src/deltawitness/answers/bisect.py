@@ -22,6 +22,8 @@ from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.table_queries import (
     TABLE,
+    check_query,
+    condition,
     error_text,
     keeps_rows,
     lacks_column,
@@ -186,7 +188,7 @@ class _Condition:
         Raises:
             Exception: of the engine.
         """
-        query(table, f"EXPLAIN {self.sql}", [self.name])
+        check_query(table, self.sql, [self.name])
 
     def test(self, named: NamedTable, version: int) -> TestedVersion:
         """Return whether a version is bad."""
@@ -220,7 +222,7 @@ def _forms(text: str) -> list[str]:
     """Return the queries that a text may mean: a query, a condition on a row, or one on all rows."""
     inner = subquery(text)
     of_rows = [
-        f"SELECT true AS bad FROM {TABLE} WHERE {inner} LIMIT 1",  # noqa: S608 - the caller's SQL, in a query
+        f"SELECT true AS bad FROM {TABLE} WHERE {condition(text)} LIMIT 1",  # noqa: S608 - the caller's SQL, in a query
         f"SELECT {inner} AS bad FROM {TABLE} LIMIT 2",  # noqa: S608 - as above
     ]
     if _QUERY.match(text):  # also a comparison of the value of a query

@@ -14,7 +14,7 @@ from deltawitness.answers.lookup import NamedTable, find_table
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rewrites import Rewrites
 from deltawitness.answers.shown_commit import ShownCommit
-from deltawitness.answers.table_queries import TABLE, error_text, query, subquery
+from deltawitness.answers.table_queries import TABLE, condition, error_text, query
 from deltawitness.exceptions import DiffError, LedgerLookupError, QuestionError
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
@@ -135,7 +135,7 @@ def _select(
     """
     from deltawitness.answers.equal_rows import same_row  # noqa: PLC0415 - heavy
 
-    of_rows = f"FROM {TABLE} WHERE {subquery(where)}"
+    of_rows = f"FROM {TABLE} WHERE {condition(where)}"
     # A column of a nested type may have no DISTINCT: then the first of many rows are enough.
     forms = (f"SELECT DISTINCT * {of_rows} LIMIT {limit + 1}", f"SELECT * {of_rows} LIMIT {_MANY}")
     problem: Exception | None = None

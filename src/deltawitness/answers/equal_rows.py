@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pd
 import pyarrow.types as pt
 
-from deltawitness.answers.diff.datasets import RowSource, canonical
+from deltawitness.answers.diff.datasets import canonical, source_of
 from deltawitness.answers.table_queries import ALL_FILES
 from deltawitness.run import suppressed
 
-__all__ = ["count_equal", "same_row"]
+if TYPE_CHECKING:
+    from deltawitness.answers.diff.versions import OpenVersion
+
+__all__ = ["VersionRows", "same_row"]
 
 
 def same_row(row: Mapping[str, Any]) -> str:
@@ -22,42 +26,76 @@ def same_row(row: Mapping[str, Any]) -> str:
     return canonical({name: row[name] for name in sorted(row)})
 
 
-def count_equal(
-    source: RowSource, row: Mapping[str, Any], paths: Iterable[str] | None = None
-) -> dict[str, int]:
-    """Return the number of rows that equal a row, by path of the file; files without one are left out.
-
-    A column of the row that the source lacks equals NULL.
+class VersionRows:
+    """The rows of a version of a table.
 
     Args:
-        source: the rows of a version.
-        row: the values by column.
-        paths: the files to read; None for all. All rows count as one file where rows are not those of files.
-
-    Raises:
-        OSError: a file cannot be read.
+        version: the open version.
     """
-    names = [name for name in row if name in source.schema.names]
-    if any(row[name] is not None for name in row if name not in names):
-        return {}
-    wanted = same_row({name: row[name] for name in names})
-    with suppressed():
-        if source.files is None:
-            found = sum(
-                _count(batch, wanted) for read in source.reads for batch in read(tuple(names))
-            )
-            return {ALL_FILES: found} if found else {}
-        chosen = source.files if paths is None else [each for each in paths if each in source.files]
-        condition = _condition(source.schema, row, names)
-        counts: dict[str, int] = {}
-        for path in chosen:
-            batches = source.files[path].to_batches(
-                schema=source.schema, columns=names, filter=condition
-            )
-            count = sum(_count(batch, wanted) for batch in batches)
-            if count:
-                counts[path] = count
-        return counts
+
+    def __init__(self, version: OpenVersion) -> None:
+        self._source = source_of(version)
+        with suppressed():
+            is_of_files = self._source.files is not None
+            self._dataset = version.table.to_pyarrow_dataset() if is_of_files else None
+
+    def count_equal(
+        self, row: Mapping[str, Any], paths: Collection[str] | None = None
+    ) -> dict[str, int]:
+        """Return the number of rows that equal a row, by path of the file; files without one are left out.
+
+        A column of the row that the version lacks equals NULL. All rows have the key `ALL_FILES` where rows
+        are not those of files.
+
+        Args:
+            row: the values by column.
+            paths: the files to read; None for all.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        schema = self._source.schema
+        names = [name for name in row if name in schema.names]
+        if any(row[name] is not None for name in row if name not in names):
+            return {}
+        wanted = same_row({name: row[name] for name in names})
+        with suppressed():
+            if self._source.files is None or self._dataset is None:
+                reads = self._source.reads
+                found = sum(_count(batch, wanted) for read in reads for batch in read(tuple(names)))
+                return {ALL_FILES: found} if found else {}
+            # Statistics of the log ignore NaN, and truncate times.
+            exact = [name for name in names if _has_exact_statistics(schema.field(name).type)]
+            candidates = self._dataset.get_fragments(filter=_condition(schema, row, exact))
+            counts: dict[str, int] = {}
+            for path in (each.path for each in candidates):
+                if paths is None or path in paths:
+                    count = self._count_in_file(self._source.files[path], row, names, wanted)
+                    if count:
+                        counts[path] = count
+            return counts
+
+    def _count_in_file(
+        self, file: pd.Fragment, row: Mapping[str, Any], names: Sequence[str], wanted: str
+    ) -> int:
+        schema = self._source.schema
+        there = file.physical_schema
+        # A file may have another type of the same values, which its filter does not compare.
+        same = [
+            name
+            for name in names
+            if name not in there.names or there.field(name).type == schema.field(name).type
+        ]
+        batches = file.to_batches(
+            schema=schema, columns=list(names), filter=_condition(schema, row, same)
+        )
+        return sum(_count(batch, wanted) for batch in batches)
+
+
+def _has_exact_statistics(kind: pa.DataType) -> bool:
+    return bool(
+        pt.is_integer(kind) or pt.is_string(kind) or pt.is_date(kind) or pt.is_boolean(kind)
+    )
 
 
 def _count(batch: pa.RecordBatch, wanted: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.answers.commits import predicate_of
@@ -21,6 +21,9 @@ from deltawitness.commit.log import read_commits
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import QuestionError
 from deltawitness.settings import Settings
+
+if TYPE_CHECKING:
+    from deltawitness.answers.equal_rows import VersionRows
 
 __all__ = ["Origin", "Rewrites"]
 
@@ -111,7 +114,7 @@ class Rewrites:
     newest: OpenVersion
     notes: list[str] = field(default_factory=list)
     _commits: dict[int, _Commit | None] = field(default_factory=dict)
-    _sources: dict[int, Any] = field(default_factory=dict)
+    _versions: dict[int, VersionRows] = field(default_factory=dict)
 
     def origins(self, row: Mapping[str, Any]) -> list[Origin]:
         """Return the commits that wrote a row of the newest version, newest first.
@@ -123,11 +126,9 @@ class Rewrites:
             QuestionError: the newest version cannot be read.
             OSError: the log cannot be read.
         """
-        from deltawitness.answers.equal_rows import count_equal  # noqa: PLC0415 - heavy
-
         last = self.newest.table.version()
         try:
-            counts = count_equal(self._source(last), row)
+            counts = self._rows(last).count_equal(row)
         except Exception as error:
             msg = f"{self.newest.name} cannot be read: {error_text(error)}"
             raise QuestionError(msg) from error
@@ -218,28 +219,25 @@ class Rewrites:
             row: the values by column.
             commit: only the files that it removed; all for None.
         """
-        from deltawitness.answers.equal_rows import count_equal  # noqa: PLC0415 - heavy
-
         try:
-            source = self._source(version)
-            return count_equal(source, row, None if commit is None else sorted(commit.removed))
+            return self._rows(version).count_equal(row, None if commit is None else commit.removed)
         except Exception:  # noqa: BLE001 - the engines raise errors of many types
             self.notes.append(
                 f"version {version} cannot be read: the rows that {version + 1} has copied are not known"
             )
             return None
 
-    def _source(self, version: int) -> Any:
-        from deltawitness.answers.diff.datasets import source_of  # noqa: PLC0415 - heavy
+    def _rows(self, version: int) -> VersionRows:
+        from deltawitness.answers.equal_rows import VersionRows  # noqa: PLC0415 - heavy
 
-        if version not in self._sources:
+        if version not in self._versions:
             opened = (
                 self.newest
                 if version == self.newest.table.version()
                 else open_version(replace(self.named, version=version), self.settings)
             )
-            self._sources[version] = source_of(opened)
-        return self._sources[version]
+            self._versions[version] = VersionRows(opened)
+        return self._versions[version]
 
 
 def _parse(version: int, content: bytes) -> _Commit:

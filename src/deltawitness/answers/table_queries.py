@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.commit.log import CommitLog, open_log
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_FILES",
     "TABLE",
+    "check_query",
+    "condition",
     "error_text",
     "keeps_rows",
     "lacks_column",
@@ -72,13 +74,24 @@ def query(table: DeltaTable, sql: str, names: Iterable[str] = ()) -> pa.Table:
         Exception: of the engine: the query is invalid, or a file cannot be read.
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
-    from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
     with suppressed():  # these reads are not inputs of the program
-        builder = QueryBuilder()
-        for name in {TABLE, *filter(_PLAIN_NAME.fullmatch, names)}:
-            builder.register(name, table)
-        return pa.table(builder.execute(sql).read_all())
+        return pa.table(_execute(table, sql, names).read_all())
+
+
+def check_query(table: DeltaTable, sql: str, names: Iterable[str] = ()) -> None:
+    """Check that a query over a table can be planned; arguments and errors as for `query`."""
+    with suppressed():
+        _execute(table, sql, names)
+
+
+def _execute(table: DeltaTable, sql: str, names: Iterable[str]) -> Any:
+    from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
+
+    builder = QueryBuilder()
+    for name in {TABLE, *filter(_PLAIN_NAME.fullmatch, names)}:
+        builder.register(name, table)
+    return builder.execute(sql)
 
 
 def keeps_rows(content: bytes | None) -> bool:
@@ -101,6 +114,11 @@ def subquery(sql: str) -> str:
     )
     """
     return f"(\n{sql.strip().rstrip(';').rstrip()}\n)"
+
+
+def condition(sql: str) -> str:
+    """Return a text of a caller as a condition, after which no other query can begin."""
+    return f"{subquery(sql)} = true"
 
 
 def lacks_column(error: Exception) -> bool:
