@@ -46,7 +46,10 @@ def test_bisect_prints_the_way_to_the_cause(root):
     assert "  input raw@2 (inferred, before 1): bad" in lines
     assert "    raw@2 is the first bad version (raw@1 is good; 3 of 3 versions tested)" in lines
     assert "      message: day 2" in lines
-    assert lines[-1] == "cause: raw@2"
+    assert lines[-2] == "cause: raw@2"
+    assert lines[-1].startswith("what differs: deltawitness diff ")
+    compared = invoke(*lines[-1].split()[3:], "--root", root)
+    assert (compared.exit_code, compared.stderr) == (0, "")  # the appended value differs
 
 
 def test_bisect_as_json(root):

@@ -20,6 +20,7 @@ from deltawitness.answers.diff.operations import operations_between
 from deltawitness.answers.lookup import NamedTable, find_table
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import TableVersion
+from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.answers.table_queries import (
     TABLE,
     check_query,
@@ -300,13 +301,15 @@ class _Walk:
         bad = found.table.version
         if bad is None:
             return found
-        commit = read_commit(self.ledger, replace(named, version=bad), self.settings)
+        commit = self._commit(named, bad)
         found = replace(found, commit=commit)
         if found.state is BisectState.RANGE and found.last_good is not None:
             candidates = operations_between(self.ledger, named, found.last_good, bad, self.settings)
             found = replace(found, candidates=candidates)
-        if not found.is_found:
+        if not found.is_found or commit is None:
             return found
+        if found.last_good is not None:
+            found = replace(found, good_commit=self._commit(named, found.last_good))
         self.seen.add(named.uri)
         before = self._previous_reads(found)
         inputs = [
@@ -316,6 +319,12 @@ class _Walk:
         ]
         self.seen.discard(named.uri)
         return replace(found, inputs=tuple(inputs))
+
+    def _commit(self, named: NamedTable, version: int) -> ShownCommit | None:
+        try:
+            return read_commit(self.ledger, replace(named, version=version), self.settings)
+        except LedgerLookupError:
+            return None
 
     def _previous_reads(self, found: BisectResult) -> dict[str, int]:
         """Return the version of each input that the last write up to the last good version has read."""

@@ -56,6 +56,7 @@ class BisectResult:
         tested: the tested versions, in order.
         versions: number of versions that the log has in the searched range.
         commit: the commit of the first bad version.
+        good_commit: the commit of the last good version.
         candidates: the commits of which one is the first bad one, if `state` is `range`.
         inputs: the inputs of this commit.
     """
@@ -67,6 +68,7 @@ class BisectResult:
     tested: tuple[TestedVersion, ...] = ()
     versions: int = 0
     commit: ShownCommit | None = None
+    good_commit: ShownCommit | None = None
     candidates: tuple[DiffOperation, ...] = ()
     inputs: tuple[BisectInput, ...] = ()
 
@@ -89,6 +91,15 @@ class BisectResult:
             for each in self.tested
             if first is not None and each.version > first and each.is_bad is False
         )
+
+    @property
+    def comparable_runs(self) -> tuple[str, str] | None:
+        """The runs of one job that wrote the last good and the first bad version, if they are such runs."""
+        good, bad = self.good_commit, self.commit
+        if good is None or bad is None or good.run_id is None or bad.run_id is None:
+            return None
+        is_one_job = good.job == bad.job and good.run_id != bad.run_id
+        return (good.run_id, bad.run_id) if is_one_job else None
 
     @property
     def causes(self) -> tuple[BisectResult, ...]:

@@ -21,6 +21,9 @@ def print_bisect(console: Console, found: BisectResult) -> None:
     causes = found.causes
     if causes != (found,):
         print_line(console, f"cause: {', '.join(str(each.table) for each in causes)}")
+    for each in causes:
+        if each.comparable_runs is not None:
+            print_line(console, f"what differs: deltawitness diff {' '.join(each.comparable_runs)}")
 
 
 def _print_result(console: Console, found: BisectResult, indent: str) -> None:
