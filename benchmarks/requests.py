@@ -132,6 +132,8 @@ def count_commands(counter: Counter, options: dict[str, str], folder: str) -> No
         write_deltalake("s3://lake/w", pa.table({"x": [1]}), storage_options=options)
     Ledger(settings=settings).drain()
     instrumentor.uninstrument()
+    ledger = Ledger(settings=settings)
+    counter.count("`Ledger.runs()`", lambda: ledger.runs().to_pylist())
     environment = os.environ | {
         "DELTAWITNESS_ROOT": "s3://lake/cache",
         "DELTAWITNESS_STORAGE_OPTIONS": json.dumps(options),

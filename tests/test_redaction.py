@@ -70,6 +70,7 @@ def test_any_text_is_reduced_to_one_short_line(text):
     assert "\n" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["'" * 100_000, "/" * 100_000, "a@" * 50_000, "x=" * 50_000, "+-" * 50_000, "(" * 10**6]
 )

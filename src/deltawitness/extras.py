@@ -10,6 +10,7 @@ __all__ = ["is_installed", "require"]
 
 _EXTRAS = {
     "datafusion": ("DataFusion", "datafusion"),
+    "mcp": ("the MCP SDK", "mcp"),
     "sqlglot": ("sqlglot", "datafusion"),
     "opentelemetry.sdk": ("the OpenTelemetry SDK", "otel"),
 }

@@ -47,6 +47,7 @@ def rewrite(rows, **more):
 # --- names -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_ways_to_name_two_versions(table):
     """Three arguments, two names, a name with a version, and a name alone select versions."""
     expected = diff("t", 2, 3)
@@ -128,6 +129,7 @@ def test_values_of_another_type_are_compared_as_text(table):
     assert counts(diff("t", 0, 4)) == (0, 0, None)
 
 
+@pytest.mark.slow
 def test_files(table):
     """Files in both versions are counted apart; without rows, other files are a difference."""
     found = diff("t", 2, 3, rows=False)
@@ -152,6 +154,7 @@ def test_two_tables(table):
 # --- rows --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nan_null_and_negative_zero_are_equal_to_themselves(table):
     """Values that are equal for a reader are no difference, in other files and another order."""
     rows = ROWS.take([3, 2, 1, 0]).set_column(1, "x", pa.array([0.0, None, float("nan"), 1.0]))
@@ -163,6 +166,7 @@ def test_nan_null_and_negative_zero_are_equal_to_themselves(table):
     assert (counts(found), found.rows.columns) == ((0, 0, 3), {"x": 3})
 
 
+@pytest.mark.slow
 def test_examples_are_returned_only_on_request(table):
     """Values of rows are in the result with `show_rows`, in the order of the key."""
     assert diff("t", 0, 3, key="id").rows.examples == ()
@@ -181,6 +185,7 @@ def test_examples_are_returned_only_on_request(table):
     assert (twice.change, twice.count, twice.values["id"]) == (DiffChange.ADDED, 2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["id", ["id", "name"], "name"])
 def test_many_passes_have_the_same_result(table, key, monkeypatch):
     """A join in passes has the counts and the examples of one join; keys that are no integers have one pass."""
@@ -281,6 +286,7 @@ def test_a_query_that_exceeds_the_memory_sorts_instead(table, monkeypatch):
 # --- statistics --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_statistics(table):
     """Both versions have rows, nulls, distinct values, bounds and sums; texts only with `show_rows`."""
     found = diff("t", 0, 3, statistics=True).statistics
@@ -296,6 +302,7 @@ def test_statistics(table):
 # --- the command -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_exit_codes(table):
     """0 without a difference, 1 with one, 2 after an error."""
     assert invoke("diff", "t", "1", "1").exit_code == 0
@@ -305,6 +312,7 @@ def test_exit_codes(table):
     assert invoke("diff").exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_text(table):
     """The text has operations, counts and no values of rows."""
     text = invoke("diff", "t", "0", "3", "--key", "id").stdout

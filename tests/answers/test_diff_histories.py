@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from itertools import pairwise
@@ -14,8 +13,9 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import diff
 from deltawitness.exceptions import DiffError
 from helpers.histories import build_history
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 3)
+SEEDS = seeds(1, 2, 40)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
@@ -34,6 +34,7 @@ def pairs(history):
             yield table, *source.choices(commits, k=2)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_differences_by_key_are_those_of_the_model(history):
     """Added, removed and changed keys, and the operations between, are those of the model."""
@@ -62,6 +63,7 @@ def assert_operations(history, table, found, first, last):
         assert each.message == truth.message
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_differences_of_multisets_are_those_of_the_model(history):
     """Without a key, complete rows are compared."""
@@ -138,6 +140,7 @@ def multiset(rows):
     return Counter(tuple(row.items()) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(max(SEEDS) * 2))
 def test_rows_of_all_types(tmp_path, seed):

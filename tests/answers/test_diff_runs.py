@@ -64,6 +64,7 @@ def causes(a, b):
     return [each for each in found.causes if each is not DiffCause.DURATION]
 
 
+@pytest.mark.slow
 def test_equal_runs(here):
     """Runs that differ only in their durations are no difference."""
     found = diff("r1", "r2")
@@ -72,6 +73,7 @@ def test_equal_runs(here):
     assert invoke("diff", "r1", "r2").exit_code == 0
 
 
+@pytest.mark.slow
 def test_other_inputs_come_first(here):
     """An input at another version explains other row counts."""
     found = diff("r2", "r3")
@@ -85,6 +87,7 @@ def test_other_inputs_come_first(here):
     assert (table.a.versions, table.b.versions) == ((1,), (2,))
 
 
+@pytest.mark.slow
 def test_other_literals_and_other_plans(here):
     """A plan with other literals is distinguished from another plan."""
     literals, shape = diff("r3", "r4").differences[0], diff("r4", "r5").differences[0]
@@ -100,6 +103,7 @@ def test_failures_are_results(here):
     assert results["target: operations"][1].startswith("WRITE append: ")
 
 
+@pytest.mark.slow
 def test_code_and_environment(here, lakehouse):
     """Runs of other code versions say so after inputs and plans."""
     for run_id, code in (("c1", "one"), ("c2", "two")):
@@ -115,6 +119,7 @@ def test_code_and_environment(here, lakehouse):
     assert (code.what, code.a, code.b) == ("code version", "one", "two")
 
 
+@pytest.mark.slow
 def test_the_command(here):
     """The command prints the differences and the explanation, and has the same as JSON."""
     text = invoke("diff", "r2", "r3").stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
@@ -12,8 +11,9 @@ from deltawitness import errors, runs, show, writes
 from deltawitness.answers.commits import NOT_IN_LEDGER
 from helpers.histories import AUTHOR, build_history
 from helpers.ledger_commands import json_of
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 3)
+SEEDS = seeds(1, 2, 40)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
@@ -59,6 +59,7 @@ def assert_shown(shown, truth, root):
 COUNTS = ("rows_added", "rows_updated", "rows_deleted", "retries")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_version_of_every_table_is_shown(history):
     """Run, job, message, operation, predicate, counts, inputs and failure of each commit are the truth."""
@@ -92,6 +93,7 @@ def test_the_errors_are_all_failures(history):
     assert [row["write_id"] for row in rows] == [row.write_id for row in found]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_run_is_shown(history):
     """Outputs, operations and failures of each run and its child runs are the truth."""
@@ -115,6 +117,7 @@ def test_every_run_is_shown(history):
         assert len(shown.processes) == 1
 
 
+@pytest.mark.slow
 def test_writes_are_filtered_by_every_value(history):
     """Version, operation, job and author select the operations that have them."""
     observed = [each for each in history.commits if each.is_observed]

@@ -91,6 +91,7 @@ def edges_of(graph):
 # --- lineage -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_name_of_a_table_is_accepted(here):
     """Name, path, URI, id and a prefix of the id give the same graph; `@` selects the version."""
     place = here / "lake/both"
@@ -126,6 +127,7 @@ def test_a_diamond_has_each_version_once(here):
     )
 
 
+@pytest.mark.slow
 def test_inferred_inputs_are_marked(here):
     """A write without a plan has the reads of its run as inputs, in every format."""
     graph = lineage("lake/a/twin")
@@ -156,6 +158,7 @@ def test_maintenance_is_skipped(here):
     assert lineage("raw").edges == ()
 
 
+@pytest.mark.slow
 def test_the_other_direction_is_followed(here):
     """`down` has the versions that were made from a version, and not those from a later one."""
     graph = lineage("raw@1", direction="down")
@@ -187,6 +190,7 @@ def test_the_depth_is_noted(here):
         lineage("both", depth=-1)
 
 
+@pytest.mark.slow
 def test_a_table_that_was_only_read_has_dependents(here):
     """A table without a row is found by name, path and id for what was made from it."""
     outside = here / "lake/outside"
@@ -197,6 +201,7 @@ def test_a_table_that_was_only_read_has_dependents(here):
     assert "outside: the ledger has no write of this table" in error_of("lineage", "lake/outside")
 
 
+@pytest.mark.slow
 def test_errors_say_what_is_missing(here, tmp_path):
     """Unknown tables and versions, shared names and invalid options end with one line."""
     assert "no table has the name, id or location nothing" in error_of("lineage", "nothing")
@@ -307,6 +312,7 @@ def test_the_dependents_have_their_state(here):
         found.depth = 1
 
 
+@pytest.mark.slow
 def test_the_list_has_every_dependent(here):
     shown = invoke("impact", "raw").stdout
     lines = shown.splitlines()
@@ -323,6 +329,7 @@ def test_the_list_has_every_dependent(here):
     assert {"is_stale", "stale_since", "has_stale_input"} < set(found["dependents"][0])
 
 
+@pytest.mark.slow
 def test_a_version_limits_the_impact(here):
     """Only readers of the version or of a later one count; a compacted version counts as the one before it."""
     assert impact("raw@3").dependents == ()
@@ -333,6 +340,7 @@ def test_a_version_limits_the_impact(here):
     assert impact("raw@2").from_version == 1
 
 
+@pytest.mark.slow
 def test_the_depth_limits_the_impact(here):
     found = impact("raw", depth=1)
     assert {each.table.name for each in found.dependents} == {"left", "right", "ping"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from deltawitness import EdgeKind, impact, lineage
 from helpers.histories import build_history
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 4)
+SEEDS = seeds(1, 3, 40)
 
 KEEPING = {"OPTIMIZE"}
 """Operations of the histories that change no row."""
@@ -91,6 +90,7 @@ def edges_of(graph):
     return {(key_of(each.source), key_of(each.target), each.kind) for each in graph.edges}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("direction", ["up", "down"])
 @pytest.mark.parametrize("has_history", [False, True])
@@ -118,6 +118,7 @@ def test_the_graph_of_every_version_is_the_truth(truth, direction, has_history):
                 assert (node.run_id, node.operation) == (known.run.run_id, known.operation)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_the_depth_bounds_the_graph(truth, depth):
@@ -161,6 +162,7 @@ def affected(reads, table, version):
     return first
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_impact_of_every_table_is_the_truth(truth):
     """Dependents, their newest versions, and which are stale since when, are those of the model."""

@@ -86,6 +86,7 @@ def copied(lakehouse, tmp_path, monkeypatch):
 # --- a version of a table ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_version_is_shown_by_every_name_of_its_table(here):
     """Name, path, URI, id and a prefix of the id select the table; `@` selects the version."""
     place = here / "lake/orders"
@@ -233,6 +234,7 @@ def test_a_strange_commit_is_shown_as_far_as_it_can_be(tmp_path, line):
 # --- names -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_name_of_a_run_and_a_table_is_an_error_that_says_how_to_choose(here):
     """`orders` is a table, and the beginning of a run's id."""
     said = error_of("show", "orders")
@@ -282,6 +284,7 @@ def test_an_unknown_name_is_an_error_in_one_line(here, name, said):
 # --- traces ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_link_to_a_trace_follows_the_template(tmp_path, monkeypatch):
     """A version and a run have a link, in the text and in the JSON."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")

@@ -66,6 +66,7 @@ class Lake:
         return {table.name: table.state.value for table in plan.tables}
 
 
+@pytest.mark.slow
 def test_a_plan_changes_nothing(lake):
     """Without `apply` the result is the plan: the versions of the run, the last one, the one before."""
     with run("load", message="new rows") as load:
@@ -81,6 +82,7 @@ def test_a_plan_changes_nothing(lake):
     assert len(runs(root=lake.root)) == 2
 
 
+@pytest.mark.slow
 def test_the_run_and_its_child_runs_are_undone(lake):
     """Every table of the run and its child runs has its content before the run; the undo is a run."""
     with run("load") as load:
@@ -101,6 +103,7 @@ def test_the_run_and_its_child_runs_are_undone(lake):
     assert [(each.run_id, each.status) for each in shown.undone_by] == [(done.undo_run_id, "ok")]
 
 
+@pytest.mark.slow
 def test_a_second_undo_does_nothing(lake):
     """An undone run is recognized by the RESTORE in the log, and no run is opened."""
     with run("load") as load:
@@ -115,6 +118,7 @@ def test_a_second_undo_does_nothing(lake):
     assert len(runs(job="undo", root=lake.root)) == 1
 
 
+@pytest.mark.slow
 def test_an_undo_can_be_undone(lake):
     """The undo is a run like others: after its undo, the run has an effect again, and can be undone again."""
     with run("load") as load:
@@ -128,6 +132,7 @@ def test_an_undo_can_be_undone(lake):
     assert (done.tables[0].before, lake.numbers("a")) == (0, [1])
 
 
+@pytest.mark.slow
 def test_an_undo_inside_the_run_is_no_work_of_the_run(lake):
     """A run that undoes itself is undone afterwards."""
     with run("load") as load:
@@ -138,6 +143,7 @@ def test_an_undo_inside_the_run_is_no_work_of_the_run(lake):
     assert lake.numbers("a") == [1]
 
 
+@pytest.mark.slow
 def test_later_commits_of_others_are_not_discarded(lake):
     """A table with later changes of others is refused, also if nothing observed them; other tables are restored."""
     with run("load") as load:
@@ -185,6 +191,7 @@ def test_commits_of_the_run_without_a_row_are_found(lake):
     assert [each.version for each in table.later] == [2]
 
 
+@pytest.mark.slow
 def test_maintenance_by_others_is_no_reason_to_refuse(lake):
     """OPTIMIZE changes no rows, so that nothing is discarded."""
     with run("load") as load:
@@ -195,6 +202,7 @@ def test_maintenance_by_others_is_no_reason_to_refuse(lake):
     assert lake.numbers("a") == [1]
 
 
+@pytest.mark.slow
 def test_the_schema_and_the_properties_are_restored(lake):
     """Columns and table properties that the run added are gone."""
     with run("load") as load:
@@ -207,6 +215,7 @@ def test_the_schema_and_the_properties_are_restored(lake):
     assert table.metadata().configuration == {}
 
 
+@pytest.mark.slow
 def test_a_created_table_is_not_dropped(lake):
     """A table that the run created is listed and stays; a table that it only maintained is unchanged."""
     lake.append("a", 2)
@@ -237,6 +246,7 @@ def test_vacuumed_files_cannot_be_restored(lake):
     assert DeltaTable(lake.uri("a")).version() == before
 
 
+@pytest.mark.slow
 def test_partitions_with_special_characters_are_found(lake):
     """Files in folders with encoded names are found, and missing when they are deleted."""
     place = lake.uri("parts")
@@ -264,6 +274,7 @@ def test_deletion_vectors_are_refused(lake):
     assert table.reason == "it has deletion vectors, which delta-rs does not restore"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("versions", [1, 3])
 def test_a_recreated_table_is_refused(lake, versions):
     """A table that was deleted and created again is not the one that the run wrote."""
@@ -298,6 +309,7 @@ def test_a_log_without_the_commits_is_refused(lake):
     assert table.reason == "its log does not have all commits since version 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discard_later", [False, True])
 def test_a_commit_after_the_plan_is_never_discarded(lake, monkeypatch, discard_later):
     """If another writer commits between the plan and the restore, the table is refused, also with `discard_later`."""
@@ -337,6 +349,7 @@ def test_a_restore_is_repeated_after_maintenance_of_others(lake, monkeypatch):
     assert (calls, lake.numbers("a")) == ([1, 2], [1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_concurrent_appends_are_never_lost(lake):
     """While another writer appends, each of its rows is in the table afterwards, or the undo lists it."""
@@ -372,6 +385,7 @@ def test_concurrent_appends_are_never_lost(lake):
     assert lake.numbers("a") == [1, *(number for number in appended if number not in discarded)]
 
 
+@pytest.mark.slow
 def test_two_undos_at_a_time_restore_once(lake):
     """Of concurrent undos of a run, one restores the table, and all say that it is restored."""
     with run("load") as load:
@@ -388,6 +402,7 @@ def test_two_undos_at_a_time_restore_once(lake):
     assert (DeltaTable(lake.uri("a")).version(), lake.numbers("a")) == (2, [1])
 
 
+@pytest.mark.slow
 def test_a_failed_restore_is_reported(lake):
     """If the engine refuses to restore a table, it has failed and says why; others are restored."""
     with run("load") as load:
@@ -403,6 +418,7 @@ def test_a_failed_restore_is_reported(lake):
     assert (lake.numbers("a"), lake.numbers("b")) == ([1, 2], [1])
 
 
+@pytest.mark.slow
 def test_an_append_only_table_is_refused(lake):
     """delta-rs would restore it, although rows must not be removed from it."""
     with suppressed():
@@ -416,6 +432,7 @@ def test_an_append_only_table_is_refused(lake):
     )
 
 
+@pytest.mark.slow
 def test_a_restore_that_raises_after_its_commit_has_restored(lake):
     """A checkpoint that fails after the commit is an error of the engine, and the table is restored."""
     with suppressed():
@@ -429,6 +446,7 @@ def test_a_restore_that_raises_after_its_commit_has_restored(lake):
     assert (row.result, row.landed, row.version) == ("error", "yes", 3)
 
 
+@pytest.mark.slow
 def test_exactly_once_keys_stay_committed(lake):
     """A note says that the application transactions of the run are not undone."""
     with run("load") as load, once("day-1"):
@@ -440,6 +458,7 @@ def test_exactly_once_keys_stay_committed(lake):
     assert lake.numbers("a") == [1]
 
 
+@pytest.mark.slow
 def test_the_undo_observes_itself_in_a_process_that_is_not_instrumented(lake):
     """Without instrumentation, the undo instruments the process for its time."""
     with run("load") as load:

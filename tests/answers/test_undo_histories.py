@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
@@ -10,8 +9,9 @@ from deltalake import DeltaTable
 
 from deltawitness import UndoState, undo
 from helpers.histories import build_history
+from helpers.sizes import seeds
 
-SEEDS = range(1, 41 if os.environ.get("TEST_SIZE") == "long" else 4)
+SEEDS = seeds(1, 3, 40)
 
 
 class Truth:
@@ -61,6 +61,7 @@ def rows_of(history, table):
     return dict(zip(found["id"], found["value"], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_undos_restore_the_content_before_the_run(tmp_path, seed):

@@ -76,6 +76,7 @@ def place(tmp_path_factory):
     return Place(tmp_path_factory.mktemp("undo"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_undo_is_finished_by_a_second_one(place, size, say):
     """After a kill at any moment, each table is as before or after the run, and the plan says which."""
@@ -112,6 +113,7 @@ def test_a_killed_undo_is_finished_by_a_second_one(place, size, say):
     )
 
 
+@pytest.mark.slow
 def test_the_run_of_a_killed_program_is_undone(place):
     """The rows of a dead process are imported first: only its spool has them."""
     place.reset()

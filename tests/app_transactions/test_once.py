@@ -103,6 +103,7 @@ def test_each_key_has_its_own_application_id():
     assert len({block.app_id for block in blocks}) == 500
 
 
+@pytest.mark.slow
 def test_a_merge_after_an_abandoned_one_is_made(table):
     """A merge outside any block may get the memory address of one that was built in a block."""
     for _ in range(20):

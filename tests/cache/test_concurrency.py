@@ -48,6 +48,7 @@ def test_eight_processes_compute_an_absent_view_once(folder, say):
     say(f"cache: {processes} processes asked for one absent view: 1 commit, 1 computation")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_one_session", [True, False], ids=["one session", "a session each"])
 def test_sixteen_threads_compute_an_absent_view_once(folder, is_one_session):
     """Sixteen threads, with one shared session or a session each, compute an absent view once."""
@@ -98,6 +99,7 @@ def test_threads_that_compute_different_views_do_not_block_each_other(folder):
     assert commits(folder, "one") == commits(folder, "two") == {"WRITE": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "computed"), [("looking", 0), ("computing", 1), ("committing", 1)]
 )

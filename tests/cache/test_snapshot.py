@@ -139,6 +139,7 @@ def test_secrets_are_masked(name, value, kept):
     assert _mask(name, value) == kept
 
 
+@pytest.mark.slow
 def test_an_unchanged_part_is_not_written(tmp_path):
     """An unchanged part is not written, also by another session with the same metadata."""
     ctx = session(tmp_path)

@@ -421,6 +421,7 @@ def test_a_large_in_memory_table_needs_a_version(ctx, cache):
     assert seen(cache, query, version="1")[1] == "hit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pa.string(), pa.string_view()])
 def test_the_batches_of_an_in_memory_table_do_not_count(kind, ctx, cache):
     """The hash of an in-memory table depends on neither batch sizes nor shared string buffers."""
@@ -484,6 +485,7 @@ def test_a_cte_may_have_the_name_of_an_entry(ctx, cache):
             assert seen(cache, query) == ({"k": [1]}, "hit")
 
 
+@pytest.mark.slow
 def test_cached_views_that_a_query_reads_are_refreshed(ctx, cache, tmp_path):
     """Cached views that a query reads are refreshed, also through plain views and uncached ones."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))

@@ -20,6 +20,7 @@ from helpers.ledger_commands import error_of, invoke, json_of
 # --- runs, show, writes --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_are_listed_newest_first(here):
     """Each is one line; the JSON has every column of the ledger."""
     rows = json_of("runs")
@@ -29,6 +30,7 @@ def test_runs_are_listed_newest_first(here):
     assert [line.split()[1] for line in shown] == [row["job"] for row in rows]
 
 
+@pytest.mark.slow
 def test_runs_are_filtered(here):
     """Runs are filtered by job, status and time, and limited in number."""
     assert [row["status"] for row in json_of("runs", "--job", "load")] == ["ok"]
@@ -49,6 +51,7 @@ def test_times_are_in_iso_8601(here):
         assert timedelta(0) <= datetime.now(UTC) - moment < timedelta(hours=1)
 
 
+@pytest.mark.slow
 def test_every_status_is_a_filter(here):
     """Every status of `RunStatus` is accepted; any other is an error that lists them."""
     for status in RunStatus:
@@ -58,6 +61,7 @@ def test_every_status_is_a_filter(here):
     assert "ok, error, abandoned" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_the_runs_that_were_opened_in_it(here):
     """Inner runs are shown recursively, with the sums of their counts."""
     nested = json_of("runs", "--job", "nested")[0]
@@ -75,6 +79,7 @@ def test_a_run_is_shown_with_the_runs_that_were_opened_in_it(here):
     assert "    └── inner  ok  writes 2, rows added 2  inner-1" in text
 
 
+@pytest.mark.slow
 def test_an_inner_run_is_shown_by_itself(here):
     """An inner run is shown with the attributes that the program gave it."""
     shown = json_of("show", "run:middle")
@@ -85,6 +90,7 @@ def test_an_inner_run_is_shown_by_itself(here):
     assert "shard: 3" in text
 
 
+@pytest.mark.slow
 def test_a_failure_is_shown_with_its_reason(here):
     """The redacted error is shown, and whether the commit landed."""
     load = json_of("runs", "--job", "load")[0]
@@ -102,6 +108,7 @@ def test_a_failure_is_shown_with_its_reason(here):
     ]
 
 
+@pytest.mark.slow
 def test_an_unambiguous_prefix_of_an_id_is_enough(here):
     """A prefix of no run or of several runs is an error in one line."""
     load = json_of("runs", "--job", "load")[0]["run_id"]
@@ -112,6 +119,7 @@ def test_an_unambiguous_prefix_of_an_id_is_enough(here):
     assert load in said
 
 
+@pytest.mark.slow
 def test_a_run_without_an_end_is_shown_by_its_writes(lake):
     """After its spool was lost, reconcile has the writes of a run, and not its end."""
     json_of("reconcile", "lake/inner", "--apply")
@@ -136,6 +144,7 @@ def test_writes_are_listed_newest_first(here):
     assert shown.count("  DELETE ") == 1
 
 
+@pytest.mark.slow
 def test_writes_are_filtered(here):
     """Writes are filtered by table in any spelling, by run, result and time."""
     flights = here / "lake/flights"
@@ -261,6 +270,7 @@ def test_an_invalid_time_is_refused(text):
     assert "such as 2h or 7d" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_no_engine():
     """Neither Arrow nor an engine is imported with the command line."""
     text = "import sys, deltawitness.cli; print({'pyarrow', 'deltalake', 'datafusion'} & {*sys.modules})"

@@ -172,6 +172,7 @@ def test_an_undrained_spool_sets_the_exit_code(tmp_path, monkeypatch):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_ledger_is_compacted(copied):
     """Small files become one, and every row remains."""
     done = {table["table"]: table for table in json_of("ledger", "optimize")}
@@ -193,6 +194,7 @@ def test_a_good_ledger_is_verified(here):
     assert (verification["is_good"], verification["findings"]) == (True, [])
 
 
+@pytest.mark.slow
 def test_a_bad_ledger_sets_the_exit_code(copied):
     """A duplicate operation is a finding."""
     inventory = copied / INVENTORY.name

@@ -111,6 +111,7 @@ def test_an_unwritable_ledger_does_not_change_the_exit_code(tmp_path):
     assert json_of("drain", "--root", tmp_path / ".deltawitness")["operations"] == 5
 
 
+@pytest.mark.slow
 def test_the_command_records_the_end_of_a_killed_program(here):
     """Its run has the status error and the signal, and each of its writes is a row."""
     (row,) = [each for each in json_of("runs", "--status", "error") if each["exit_code"] == -9]

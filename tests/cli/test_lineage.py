@@ -42,6 +42,7 @@ def command(folder, *words):
     )
 
 
+@pytest.mark.slow
 def test_the_graph_goes_to_standard_output(lake):
     shown = command(lake, "lineage", "clean")
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -52,12 +53,14 @@ def test_the_graph_goes_to_standard_output(lake):
     assert [node["table"]["name"] for node in down["nodes"]] == ["raw", "clean"]
 
 
+@pytest.mark.slow
 def test_stale_tables_are_no_failure(lake):
     shown = command(lake, "impact", "raw")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.splitlines()[0] == "1 table depends on raw@1, 1 stale"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -74,6 +77,7 @@ def test_a_failure_has_its_exit_code(lake, words, code):
     assert done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_ledger_stays_empty(tmp_path):
     for words in (("lineage", "raw"), ("impact", "raw")):
         done = command(tmp_path, *words)

@@ -90,6 +90,7 @@ def without_styles(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("listing", LISTINGS)
 def test_a_listing_fits_the_terminal(listing, width, place):
@@ -104,6 +105,7 @@ def test_a_listing_fits_the_terminal(listing, width, place):
     assert "..." not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_numbers_are_not_cut(width, place):
     """Counts of seven digits, durations and versions are in one piece at every width."""
@@ -121,6 +123,7 @@ def test_numbers_are_not_cut(width, place):
     assert "2,469,135" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listing", ["runs", "writes", "cache ls", "cache why three", "show {run}"])
 def test_a_pipe_gets_plain_text(listing, place):
     """A row is one line without styles, frames and padding, however long it is."""
@@ -135,6 +138,7 @@ def test_a_pipe_gets_plain_text(listing, place):
         assert "orders_of_all_customers_by_day" in done.stdout
 
 
+@pytest.mark.slow
 def test_columns_without_a_value_are_left_out(place):
     """A run without a cache has no columns for hits and misses."""
     header, *rows = in_pipe(
@@ -154,6 +158,7 @@ def test_columns_without_a_value_are_left_out(place):
     assert len(rows) == 1
 
 
+@pytest.mark.slow
 def test_a_write_shows_its_mode(place):
     """In the list of operations and in the summary of a run; the default mode is left out."""
     output = in_pipe(place, "writes").stdout
@@ -162,6 +167,7 @@ def test_a_write_shows_its_mode(place):
     assert "WRITE append, overwrite " in in_pipe(place, *arguments("show {run}", place)).stdout
 
 
+@pytest.mark.slow
 def test_short_ids_are_accepted(place):
     """The id that a listing shows is one that `show`, `writes` and `verify` take."""
     for line in in_pipe(place, "runs").stdout.splitlines()[1:]:
@@ -173,12 +179,14 @@ def test_short_ids_are_accepted(place):
         assert invoke(place, "verify", shown)["run_id"] == full
 
 
+@pytest.mark.slow
 def test_no_color_leaves_styles_out(place):
     """With NO_COLOR there is no colour in a terminal."""
     output, _ = in_terminal(place, 80, "runs", NO_COLOR="1")
     assert not re.search(r"\x1b\[(?:3\d|4\d|9\d|38|48)", output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
 def test_columns_sets_the_width(is_terminal, place):
     """The variable wins over the size of the terminal, and bounds a pipe."""

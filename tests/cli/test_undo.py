@@ -39,6 +39,7 @@ def run_id(job):
     return found["run_id"]
 
 
+@pytest.mark.slow
 def test_a_run_is_undone(folder):
     """The plan exits 3 because of the created table, and changes nothing; `--apply` restores, once."""
     second = run_id("second")
@@ -74,6 +75,7 @@ def test_a_run_is_undone(folder):
     assert (undone["status"], undone["writes"]) == ("ok", 2)
 
 
+@pytest.mark.slow
 def test_a_refused_table_is_an_error(folder):
     """Later commits of others are listed, and discarded only with the option."""
     second = run_id("second")
@@ -91,6 +93,7 @@ def test_a_refused_table_is_an_error(folder):
     assert DeltaTable("lake/flights").to_pyarrow_table().to_pydict() == {"x": [1]}
 
 
+@pytest.mark.slow
 def test_a_run_that_creates_no_table_exits_with_0(folder):
     """Exit code 0 says that every table can be restored, or is."""
     third = run_id("third")

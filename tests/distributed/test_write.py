@@ -198,6 +198,7 @@ def test_every_form_of_parts(form, files, uri, pool, captured_writes):
     assert DeltaTable(uri).schema().to_arrow().names == ["id"]
 
 
+@pytest.mark.slow
 def test_spawned_processes_write_the_parts(files, uri, captured_writes):
     """The default engine; a stream is read in this process, and errors of delta-rs keep their class."""
     parts = [PARTS[0], PARTS[1].to_reader(), files / "1.parquet"]

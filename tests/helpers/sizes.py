@@ -14,3 +14,8 @@ def cases(all_cases, small):
     """
     assert set(small) <= set(all_cases)
     return list(all_cases if os.environ.get("TEST_SIZE") in {"ci", "long"} else small)
+
+
+def seeds(small, ci, full):
+    """Return the seeds of random histories, from 1 on: their number in `make test`, in CI, and at full size."""
+    return range(1, {"ci": ci, "long": full}.get(os.environ.get("TEST_SIZE"), small) + 1)

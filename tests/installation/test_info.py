@@ -235,6 +235,7 @@ def test_a_part_that_cannot_be_read_does_not_hide_the_others(tmp_path, monkeypat
     assert result.versions["deltalake"]
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_imported_is_a_problem_of_its_part():
     """The page of a broken environment says so, and shows the versions."""
     program = (

@@ -182,6 +182,7 @@ def test_an_engine_alone_is_one_run_per_table(lake, ledger):
     assert messages == ["fix of May"]
 
 
+@pytest.mark.slow
 def test_a_second_adopt_adds_only_new_commits(lake, tmp_path, ledger):
     """New commits of a run that continues get the id of that run."""
     commit_of_spark(f"{lake}/a", 0, 0)
@@ -232,6 +233,7 @@ def files_in(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_commits_are_adopted_without_a_write_to_the_tables(lake, ledger):
     commit_of_spark(f"{lake}/a", 0, 0, job="not a mapping", notebook=3, txnId=7, clusterId=["x"])
     commit_of_spark(f"{lake}/a", 1, 1, engineInfo=None, job={"jobId": 12, "runId": {"a": 1}})

@@ -62,6 +62,7 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     )
 
 
+@pytest.mark.slow
 def test_eight_concurrent_drains_append_each_record_once(tmp_path, size):
     """Eight drains that start together over the same abandoned spools append each record once."""
     spools, count = size(10, 100), size(8, 16)

@@ -109,6 +109,7 @@ def test_the_same_in_this_process(tmp_path):
     assert sorted(write_ids(Ledger(tmp_path).root, INVENTORY)) == ["a", "w-0"]
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_an_error_of_the_helper_is_reported(tmp_path):
     """If the ledger cannot be written, the segments remain and the process reports the error."""
@@ -153,6 +154,7 @@ def test_an_engine_that_panics_is_an_error_of_the_drain(tmp_path, monkeypatch):
     assert drain_request(request(tmp_path)).error.endswith("Panic: at the disco")
 
 
+@pytest.mark.slow
 def test_secrets_go_through_standard_input(tmp_path, monkeypatch):
     """Neither the command line nor the environment of a helper contains the storage options."""
     started = []
@@ -193,6 +195,7 @@ def test_a_slow_helper_is_not_waited_for(tmp_path):
         helper.wait(0.0)
 
 
+@pytest.mark.slow
 def test_a_helper_is_not_instrumented(tmp_path, monkeypatch):
     """A sitecustomize and environment variables do not instrument the helper."""
     (tmp_path / "site").mkdir()
@@ -302,6 +305,7 @@ def test_drains_start_by_time_and_count_and_only_after_an_operation(tmp_path, he
     recorder.close(None, timeout=10)
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_without_threads_a_drain_is_left_to_the_next_operation(tmp_path, monkeypatch):
     """Without threads a drain is left to the next operation; the last one runs in the caller's thread."""
@@ -319,6 +323,7 @@ def test_without_threads_a_drain_is_left_to_the_next_operation(tmp_path, monkeyp
     assert write_ids(recorder.root, INVENTORY) == ["a"]
 
 
+@pytest.mark.slow
 def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, helpers):
     """After the program has used delta-rs, no helper is started."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=forks.may_use_delta_rs)
@@ -356,6 +361,7 @@ except ChildProcessError:
 """
 
 
+@pytest.mark.slow
 def test_the_first_process_of_a_container_reaps_helpers(tmp_path):
     """As PID 1 the program becomes the helper's parent, and the helper is reaped."""
     command = [sys.executable, "-c", SUBREAPER, str(tmp_path)]
@@ -363,6 +369,7 @@ def test_the_first_process_of_a_container_reaps_helpers(tmp_path):
     assert (ended.stdout, ended.stderr) == ("none left\n", "")
 
 
+@pytest.mark.slow
 def test_a_program_may_ignore_the_end_of_its_children(tmp_path):
     """A program that ignores SIGCHLD still gets the helper's reply."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -66,6 +66,7 @@ def test_a_dry_run_counts_and_deletes_nothing(root, ledger, aged):
     assert root.open_table(INVENTORY).version() == version
 
 
+@pytest.mark.slow
 def test_old_rows_are_deleted(root, ledger, aged):
     """The tables are append-only again afterwards, and the day is in their properties."""
     aged("old", 500, 500, 499)
@@ -82,6 +83,7 @@ def test_old_rows_are_deleted(root, ledger, aged):
     assert counts(ledger.expire(timedelta(days=400), apply=True))[INVENTORY.name] == (2, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_with_later_writes_stays(root, ledger, aged):
     """So does a run that ended later; their old writes are deleted."""
     aged("long", 500, 500, 2)
@@ -92,6 +94,7 @@ def test_a_run_with_later_writes_stays(root, ledger, aged):
     assert sorted(row["run_id"] for row in rows_of(root, RUNS, "run_id")) == ["ended", "long"]
 
 
+@pytest.mark.slow
 def test_shards_are_folded_first(root, ledger, aged):
     """A dry run counts their rows, too."""
     aged("old", 500, 500, shard="a")
@@ -101,6 +104,7 @@ def test_shards_are_folded_first(root, ledger, aged):
     assert write_ids(root, INVENTORY) == ["new-0"]
 
 
+@pytest.mark.slow
 def test_a_reconcile_does_not_rebuild_expired_rows(root, ledger, table, aged, monkeypatch):
     """The commits are still in the log of their table."""
     write_deltalake(table, pa.table({"x": [1]}))

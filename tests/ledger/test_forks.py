@@ -45,6 +45,7 @@ def parts(ledger):
     ]
 
 
+@pytest.mark.slow
 def test_children_of_a_process_that_has_not_written_write(ledger, tables):
     """Forked children join the parent's run; parts of those that exit at once are closed as abandoned."""
     (result,) = run_in_processes(ledger_forks.children_that_write, [(str(ledger.root.uri), tables)])
@@ -58,6 +59,7 @@ def test_children_of_a_process_that_has_not_written_write(ledger, tables):
     assert whole == {"processes": 4, "writes": 4, "status": "ok"}
 
 
+@pytest.mark.slow
 def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
     """Children cannot use an engine that their parent has used; the parent drains their records."""
     (result,) = run_in_processes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,21 +15,23 @@ KEYS = st.text("abcdef0123456789-", min_size=1, max_size=36)
 BODIES = st.dictionaries(st.text(max_size=8), st.text(max_size=30) | st.integers() | st.none()).map(
     json.dumps
 )
-TOLD = st.lists(st.tuples(KINDS, KEYS, BODIES), max_size=12)
+RECORDS = st.lists(st.tuples(KINDS, KEYS, BODIES), max_size=12)
 
 
 def as_line(kind, key, body):
     return Record(kind.value, key, body.encode())
 
 
-@given(TOLD)
+@pytest.mark.slow
+@given(RECORDS)
 def test_encoded_records_are_decoded_unchanged(records):
     """Encoded records are decoded unchanged, in order."""
     content = b"".join(encode(*line) for line in records)
     assert decode(content) == Records(tuple(as_line(*line) for line in records))
 
 
-@given(TOLD, st.data())
+@pytest.mark.slow
+@given(RECORDS, st.data())
 def test_a_truncation_loses_only_its_line(records, data):
     """Truncation at any byte keeps all earlier records, and counts none as damaged."""
     lines = [encode(*line) for line in records]
@@ -42,6 +45,7 @@ def test_a_truncation_loses_only_its_line(records, data):
     assert decode(content[:cut]) == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(KINDS, KEYS, BODIES), min_size=1, max_size=12), st.data())
 def test_a_damaged_byte_loses_at_most_two_lines(records, data):
     """A changed byte damages its record, and the next one if it was the line break between them."""

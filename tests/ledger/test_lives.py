@@ -163,6 +163,7 @@ def test_a_write_in_a_run_starts_no_implicit_run_after_a_read_in_another(tmp_pat
     assert {row["job"] for row in rows_of(ledger.root, RUNS, "job")} == {"reads", "writes"}
 
 
+@pytest.mark.slow
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
     """Of a hundred short runs only a few wait for a drain, and every run gets a row."""
     drains: list[float] = []

@@ -38,6 +38,7 @@ def lake(request, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_pod_dies_with_its_disk(lake, tmp_path):
     """Each commit has one row after one reconcile of the prefix, and a second one adds nothing."""
     prefix, settings = lake

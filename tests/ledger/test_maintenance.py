@@ -47,6 +47,7 @@ def mark(root):
 # --- the lease ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_lease_is_acquired_and_released(root):
     """The lease yields the newest table, and is free afterwards, also after an error."""
     with lease(root, INVENTORY) as opened:

@@ -123,6 +123,7 @@ def test_a_run_that_this_process_has_open_is_left_to_it(ledger, tmp_path, table)
     assert row["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_recorded_run_replaces_the_reconstructed_one(ledger, tmp_path, table):
     """A run that another machine's spool records later replaces the reconstructed one."""
     run_id = observed_elsewhere(tmp_path, table, 1, 2)

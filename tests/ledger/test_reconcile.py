@@ -136,6 +136,7 @@ def rebuilt(ledger, tables):
     return before, {row["write_id"]: row for row in ledger.inventory().to_pylist()}
 
 
+@pytest.mark.slow
 def test_a_rebuilt_row_has_every_value_of_its_commit(tmp_path, cache, ledger, say):
     """A rebuilt row has every value that its commit contains; operations without a commit have none."""
     observe(cache, tracer_provider=TracerProvider())
@@ -205,6 +206,7 @@ def test_recorded_writes_are_not_missing(cache, ledger, table):
     assert [row["source"] for row in inventory_rows(ledger)] == ["observed"] * 3
 
 
+@pytest.mark.slow
 def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, table):
     """A missing commit gets the row that its process would have recorded, once."""
     observed_elsewhere(tmp_path, table, 2)
@@ -280,6 +282,7 @@ def test_a_foreign_commit_with_metadata_but_without_a_write_id_gets_a_row(ledger
     assert row["key"].startswith("key:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_a_write_with_the_callers_own_id_is_matched(cache, ledger, table, mirrored):
     """A commit with a caller's id is matched by mirrored metadata, or by version and time."""

@@ -208,6 +208,7 @@ def test_a_full_spool_counts_dropped_operations(observed, table, tmp_path):
     assert row == {"run_id": opened.run_id, "dropped": dropped, "writes": 60}
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
     """While the spool is full, a limited number of run ends waits for the next drain."""
@@ -338,6 +339,7 @@ def test_a_forked_child_records_and_does_not_drain(observed, table):
 # --- metrics -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
     """A fork waits for a running drain; after a timeout later forks do not wait."""
     monkeypatch.setattr(drain_thread, "QUIET_TIMEOUT", 0.5)

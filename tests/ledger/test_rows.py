@@ -169,6 +169,7 @@ def test_a_write_without_a_thread_or_a_location():
     assert {"thread", "table_uri", "table_id", "key", "inputs"} & set(row) == set()
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from(["job", "thread", "policy", "table_uri"]),

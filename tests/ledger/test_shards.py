@@ -130,6 +130,7 @@ def test_an_invalid_shard_is_refused(name):
 # --- reading and folding ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_readers_see_main_and_shards_as_one(left, ledger):
     """Queries, frames, sessions and the integrity check include the shards."""
     left("a", "w-1", "w-2")
@@ -146,6 +147,7 @@ def test_a_ledger_of_shards_alone_is_a_ledger(left, ledger):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_a_fold_moves_each_row_once(root, left, ledger):
     """Afterwards the main tables have all rows and the shards none; a second fold does nothing."""
     left("a", "w-1", "w-2")
@@ -164,6 +166,7 @@ def test_a_fold_moves_each_row_once(root, left, ledger):
     assert seen(ledger) == ["w-1", "w-2", "w-3", "w-4"]
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_fold_without_its_deletion_shows_no_row_twice(root, left, ledger, monkeypatch):
     """Readers compare keys then, and the next fold appends only what is new."""
@@ -180,6 +183,7 @@ def test_a_fold_without_its_deletion_shows_no_row_twice(root, left, ledger, monk
     assert write_ids(root.of_shard("a"), INVENTORY) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["beforeappend", "afterappend", "after_delete"])
 def test_a_fold_killed_at_any_step_loses_and_doubles_nothing(root, left, ledger, point):
     """The next fold completes it, without waiting for a lease."""
@@ -197,6 +201,7 @@ def test_a_fold_killed_at_any_step_loses_and_doubles_nothing(root, left, ledger,
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_two_folds_at_the_same_time_move_each_row_once(root, left, ledger):
     """Both append to the main table, one of them the rows."""
     left("a", *(f"w-{number}" for number in range(20)))
@@ -212,6 +217,7 @@ def test_two_folds_at_the_same_time_move_each_row_once(root, left, ledger):
     assert len(seen(ledger)) == 20
 
 
+@pytest.mark.slow
 def test_folds_beside_writers_move_each_row_once(root, ledger, tmp_path, size):
     """Four writers append to two shards while two processes fold."""
     count = size(10, 60)
@@ -233,6 +239,7 @@ def test_folds_beside_writers_move_each_row_once(root, ledger, tmp_path, size):
     assert sorted(write_ids(root, INVENTORY)) == sorted(name for ids in written for name in ids)
 
 
+@pytest.mark.slow
 def test_a_late_row_of_a_shard_yields_to_a_reconciled_row(root, left, ledger, table):
     """A reconcile has added the row of a write before its own row reached the shard."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=f"{root.uri}-other"))
@@ -250,6 +257,7 @@ def test_a_late_row_of_a_shard_yields_to_a_reconciled_row(root, left, ledger, ta
     assert write_ids(root, INVENTORY) == [write_id]
 
 
+@pytest.mark.slow
 def test_a_reconcile_knows_the_rows_of_shards(cache, table):
     """A write in a shard is not missing, before and after a fold."""
     settings = Settings(cache_root=cache, ledger_mode="shard", ledger_shard="a")

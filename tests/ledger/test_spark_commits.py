@@ -72,6 +72,7 @@ def test_each_commit_has_a_row_with_the_run_and_the_job(tmp_path):
     assert ledger.reconcile([table], full=True).is_clean
 
 
+@pytest.mark.slow
 def test_a_recorded_run_includes_its_writes_by_spark(tmp_path):
     """The process counts its own writes, and the reconcile adds those that Spark has made in the run."""
     table, ours = str(tmp_path / "orders"), str(tmp_path / "ours")

@@ -416,6 +416,7 @@ def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_the_spool_of_another_user_is_left_alone():
     """A process drains another user's spool only if it has permission."""

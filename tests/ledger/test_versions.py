@@ -95,6 +95,7 @@ def test_two_releases_write_one_ledger_alternately(tmp_path, size, first, second
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_tables_gain_columns_once_and_lose_none(tmp_path):
     """The first row of a newer release adds its columns; older releases do not remove them."""
 

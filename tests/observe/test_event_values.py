@@ -69,6 +69,7 @@ def broken(*_, **__):
     raise ValueError(msg)
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("value", VALUES)
 def test_a_value_that_cannot_be_determined_is_left_out(value, tmp_path, monkeypatch):

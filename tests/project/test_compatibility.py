@@ -95,6 +95,7 @@ def test_a_missing_interpreter_is_found_to_be_missing():
 # --- results -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_counts_of_a_report_are_those_of_the_tests(tmp_path):
     """Failures and errors of fixtures count as failed, and have their ids in the result."""
     (tmp_path / "test_all.py").write_text(

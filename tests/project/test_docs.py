@@ -282,6 +282,7 @@ def texts_of_the_code():
                 yield re.sub(r"%s", "...", node.value)
 
 
+@pytest.mark.slow
 def test_each_message_of_the_troubleshooting_page_is_one_of_the_code():
     """Each message is in the code word for word, with three dots for a part that varies."""
     page = (ROOT / "docs/troubleshooting.md").read_text()

@@ -145,6 +145,7 @@ with run("nightly"):
 """
 
 
+@pytest.mark.slow
 def test_spans_are_exported_before_the_program_is_replaced(tmp_path):
     """The spans of writes and of open runs are exported."""
     text = EXPORTING.replace("HANGING", "ToFile()")

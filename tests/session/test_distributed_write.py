@@ -144,6 +144,7 @@ def test_the_version_of_the_session_is_read_and_the_written_table_is_served(ctx,
     assert ctx.table("t").count() == 60
 
 
+@pytest.mark.slow
 def test_spawned_processes_execute_the_query(ctx, tmp_path):
     """The default engine, with the settings of the session and a name in another schema."""
     ctx.sql("CREATE SCHEMA raw").collect()

@@ -200,6 +200,7 @@ def test_a_pipeline_continues_from_the_commit_that_landed(uri, late_errors, reus
     assert DeltaTable(uri).to_pyarrow_table()["id"].to_pylist() == [7]
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_an_insert(uri):
     """After Ctrl-C the commit lands, KeyboardInterrupt is raised, and the session serves the new version."""
     ctx = session(uri)

@@ -89,6 +89,7 @@ def test_an_unobserved_registration_has_no_event(memory, table):
     assert events(memory) == []
 
 
+@pytest.mark.slow
 def test_a_registration_has_a_row_only_if_the_setting_is_on(tmp_path, table):
     for wanted in (False, True):
         root = str(tmp_path / f"root-{wanted}")
@@ -111,6 +112,7 @@ def test_a_registration_has_a_row_only_if_the_setting_is_on(tmp_path, table):
     assert ledger.reconcile([table]).counts["differing"] == 0
 
 
+@pytest.mark.slow
 def test_hits_and_verifications_are_no_writes_that_differ(tmp_path, table):
     """Their rows have the version that they were served, which another write has made."""
     root = str(tmp_path / "root")

@@ -69,6 +69,7 @@ def test_a_frame_can_be_the_source_of_a_merge(ctx):
     )
 
 
+@pytest.mark.slow
 def test_a_volatile_source_is_read_once(ctx):
     """A volatile source is read once, so that each of its rows is either matched or not."""
     sql = "MERGE INTO people p USING (SELECT CAST(random() * 6 AS BIGINT) AS k) s ON p.id = s.k WHEN MATCHED THEN UPDATE SET score = abs(1.0) WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.k, upper('x'))"

@@ -162,6 +162,7 @@ def test_explain_of_a_write_shows_its_plan_and_runs_nothing(statement, ctx, tmp_
     assert DeltaTable(tmp_path / "people").version() == 0
 
 
+@pytest.mark.slow
 def test_a_prepared_statement_uses_the_names_of_its_preparation(ctx, tmp_path):
     """A prepared statement keeps its names under another default schema, after a drop and on threads."""
     from concurrent.futures import ThreadPoolExecutor

@@ -284,6 +284,7 @@ def test_no_update_is_lost_between_two_sessions(tmp_path):
     assert kinds <= {ErrorType.COMMIT_CONFLICT}
 
 
+@pytest.mark.slow
 def test_one_session_serves_many_threads(tmp_path):
     """With concurrent appends and reads, no reader misses the table and no row is lost."""
     from concurrent.futures import ThreadPoolExecutor

@@ -334,6 +334,7 @@ def test_a_program_that_is_not_there_has_no_span(tmp_path, backend):
     assert backend.trace_requests == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_costs_one_line_and_not_the_exit_code(tmp_path, backend):
     """The command prints one line; what OpenTelemetry logs in the program is the program's output."""
     backend.down()

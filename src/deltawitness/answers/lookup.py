@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deltawitness.answers.predicates import begins_with
@@ -11,6 +11,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerTable
 from deltawitness.locations import canonical_uri, is_uri, last_segment, local_path
 from deltawitness.run_context import RUN_ID_FORM
 
@@ -24,6 +25,9 @@ __all__ = [
     "similar_run_ids",
     "table_condition",
 ]
+
+_WITH_RUN_IDS = {RUNS: "run_parts", INVENTORY: "inventory"}
+"""Where a query finds the ids of runs, by table."""
 
 _SHOWN = 5
 """Maximum number of ids or names that an error message lists."""
@@ -168,7 +172,8 @@ def run_ids_beginning_with(ledger: LedgerListing, prefix: str) -> list[str]:
 def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
     """Return the ids of all runs that share their first 13 characters with a run of some rows.
 
-    A shortened id must differ from them.
+    A shortened id must differ from them. On an object store only the open tables are searched: a run that
+    only another table has, and that began in the same millisecond, is missing.
 
     Args:
         ledger: the ledger to query.
@@ -179,13 +184,18 @@ def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
         return []
     # The range lets the engine skip files; the ids of a page of a listing are near each other.
     within = begins_with("run_id", starts[0], starts[-1])
-    return _run_ids(ledger, f"{within} AND {is_in('substr(run_id, 1, 13)', starts)}")
+    condition = f"{within} AND {is_in('substr(run_id, 1, 13)', starts)}"
+    return _run_ids(ledger, condition, ledger.near)
 
 
-def _run_ids(ledger: LedgerListing, condition: str) -> list[str]:
+def _run_ids(
+    ledger: LedgerListing, condition: str, tables: Sequence[LedgerTable] = (RUNS, INVENTORY)
+) -> list[str]:
+    names = [name for table, name in _WITH_RUN_IDS.items() if table in tables]
+    if not names:
+        return []
     rows = ledger.query(
-        f"SELECT run_id FROM run_parts WHERE {condition}"  # noqa: S608 - of quoted literals
-        f" UNION SELECT run_id FROM inventory WHERE {condition}"
+        " UNION ".join(f"SELECT run_id FROM {name} WHERE {condition}" for name in names)  # noqa: S608 - of quoted literals
     )
     return sorted(row["run_id"] for row in rows)
 

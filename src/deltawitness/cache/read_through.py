@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition
 from deltawitness.cache.entries.entry import PRUNED, DamagedEntryError, Entry
-from deltawitness.cache.entries.locks import entry_lock
+from deltawitness.cache.entries.locks import entry_lock, last_write, record_write
 from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, storable_plan, store_plan
 from deltawitness.cache.entries.policy import OnError
 from deltawitness.cache.entries.store import Entries
@@ -121,20 +121,38 @@ class ReadThroughCache:
         uri = self._entries.uri_of(definition.scope, definition.name)
         if definition.is_registered:
             check_name_is_free(self._ctx, definition.name, uri)
+        lock = f"{definition.scope.value}.{definition.name}"
         with computing(session_of(self._ctx).full_name(self._ctx, (definition.name,))):
+            is_remote = local_path(uri) is None
+            written = last_write(self._locks, lock) if is_remote else b""
             found = self._read(definition)
             if found.is_hit:
                 return self._serve(definition, found)
             if isinstance(found.candidate.fingerprint, NotCacheable):
                 return self._register_uncached(definition, found.candidate.frame)
             check_columns(definition.policy, found.candidate.frame.schema().names)
-            with entry_lock(self._locks, f"{definition.scope.value}.{definition.name}"):
-                return self._compute_locked(definition, found, uri)
+            with entry_lock(self._locks, lock) as is_locked:
+                is_known = is_remote and is_locked and last_write(self._locks, lock) == written
+                try:
+                    return self._compute_locked(definition, found, uri, is_current=is_known)
+                finally:
+                    if is_remote and is_locked:
+                        record_write(self._locks, lock)
 
-    def _compute_locked(self, definition: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
-        """Compute and store an entry under its lock, unless the previous holder of the lock has done so."""
+    def _compute_locked(
+        self, definition: EntryDefinition, found: Lookup, uri: str, *, is_current: bool
+    ) -> DataFrame:
+        """Compute and store an entry under its lock, unless the previous holder of the lock has done so.
+
+        Args:
+            definition: the definition.
+            found: the result of the lookup before the lock was acquired.
+            uri: location of the entry's table.
+            is_current: no process of this machine has written the entry since the lookup, so the table
+                is not requested again. Another machine may have: then the write replaces its entry.
+        """
         forget_early_reads()
-        if self._has_been_written(definition, found.entry):
+        if not is_current and self._has_been_written(definition, found.entry):
             found = self.lookup(definition)
         if found.is_hit:
             with self._write_span(definition, _found_details(found)) as (_, set_result):

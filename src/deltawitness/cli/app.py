@@ -32,7 +32,9 @@ from deltawitness.cli.maintenance import (
     optimize_command,
     serve_command,
     verify_command,
+    views_command,
 )
+from deltawitness.cli.mcp import mcp_command
 from deltawitness.cli.overdue import overdue_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.regressions import regressions_command
@@ -47,7 +49,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ledger = typer.Typer(
-    no_args_is_help=True, help="Compact, fold, serve, expire and check the ledger."
+    no_args_is_help=True, help="Compact, fold, serve, expire, check and query the ledger."
 )
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
@@ -94,6 +96,7 @@ app.command("overdue")(with_storage_options(overdue_command))
 app.command("regressions")(with_storage_options(regressions_command))
 app.command("ci-report")(with_storage_options(ci_report_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
@@ -103,6 +106,7 @@ ledger.command("optimize")(with_storage_options(optimize_command))
 ledger.command("fold")(with_storage_options(fold_command))
 ledger.command("expire")(with_storage_options(expire_command))
 ledger.command("serve")(with_storage_options(serve_command))
+ledger.command("views")(with_storage_options(views_command))
 ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
 app.command("verify")(with_storage_options(verify_run_command))

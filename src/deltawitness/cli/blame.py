@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from deltawitness.answers.blame import LIMIT, answer_blame
-from deltawitness.cli.console import JsonOption, console, finite, print_json
+from deltawitness.answers.json_values import json_value
+from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.ledger_option import (
     RootOption,
     exit_on_ledger_error,
@@ -59,7 +59,7 @@ def blame_command(
             settings=settings_of(root),
         )
     if as_json:
-        print_json({"kind": "blame", **finite(asdict(found)), "versions": found.versions})
+        print_json({"kind": "blame", **json_value(found), "versions": found.versions})
     else:
         print_blame(console(sys.stdout), found)
     if not found.rows:

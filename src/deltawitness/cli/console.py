@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ __all__ = [
     "console",
     "errors_exit_with_2",
     "exit_on_error",
-    "finite",
     "log_to_stderr",
     "print_error",
     "print_json",
@@ -128,17 +126,6 @@ def log_to_stderr() -> None:
 def print_json(value: object) -> None:
     """Print a value as JSON, with times in ISO 8601."""
     print(json.dumps(value, indent=2, default=_as_text))
-
-
-def finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by their texts."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return value
 
 
 def _as_text(value: Any) -> str:

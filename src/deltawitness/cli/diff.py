@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,8 @@ from deltawitness.answers.diff.question import answer_diff
 from deltawitness.answers.diff.run_values import RunDiff
 from deltawitness.answers.diff.table_values import TableDiff
 from deltawitness.answers.diff.tables import DiffOptions
-from deltawitness.cli.console import JsonOption, console, errors_exit_with_2, finite, print_json
+from deltawitness.answers.json_values import json_value
+from deltawitness.cli.console import JsonOption, console, errors_exit_with_2, print_json
 from deltawitness.cli.ledger_option import (
     RootOption,
     exit_on_ledger_error,
@@ -81,5 +81,9 @@ def diff_command(
 def _json(found: TableDiff | RunDiff) -> dict[str, Any]:
     kind = "tables" if isinstance(found, TableDiff) else "runs"
     more = {} if isinstance(found, TableDiff) else {"explanation": found.explanation}
-    values = {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
-    return {name: finite(value) for name, value in values.items()}
+    return {
+        "kind": kind,
+        "is_different": found.is_different,
+        **more,
+        **json_value(found),
+    }

@@ -13,7 +13,7 @@ from deltawitness.cli.console import CommandError, exit_on_error, log_to_stderr
 from deltawitness.commit.log import open_log
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
-from deltawitness.ledger.tables.schema import TABLES
+from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerTable
 from deltawitness.ledger.tables.shards import shard_names
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.semconv import Env
@@ -103,12 +103,15 @@ def existing_ledger(root: str | None, *, or_spools: bool = False) -> Ledger:
     return any_ledger(root)
 
 
-def listed_ledger(root: str | None, *, is_required: bool = True) -> LedgerListing:
+def listed_ledger(
+    root: str | None, *, is_required: bool = True, first: LedgerTable = INVENTORY
+) -> LedgerListing:
     """Return the ledger for a command that lists rows.
 
     Args:
         root: the value of `--root`.
         is_required: whether a ledger without tables is an error.
+        first: the table that the command queries first.
 
     Raises:
         CommandError: there is no ledger.
@@ -116,7 +119,7 @@ def listed_ledger(root: str | None, *, is_required: bool = True) -> LedgerListin
         OSError: the storage cannot be read.
     """
     ledger = LedgerListing(root_of(settings_of(root)))
-    if is_required and not ledger.exists():
+    if is_required and not ledger.exists(first):
         _check_exists(root)
     log_to_stderr()
     return ledger

@@ -35,6 +35,7 @@ __all__ = [
     "optimize_command",
     "serve_command",
     "verify_command",
+    "views_command",
 ]
 
 
@@ -181,3 +182,15 @@ def verify_command(
         print_verification(console(sys.stdout), verification)
     if not verification.is_good:
         raise typer.Exit(FAILED)
+
+
+def views_command(root: Annotated[str | None, RootOption] = None) -> None:
+    """Print a script for DuckDB that creates views over the ledger's tables.
+
+    Example:
+    deltawitness ledger views > ledger.sql && duckdb -init ledger.sql
+    """
+    from deltawitness.ledger.tables.duckdb_views import duckdb_script  # noqa: PLC0415 - heavy
+
+    with exit_on_ledger_error(root, "read"):
+        print(duckdb_script(existing_ledger(root).root), end="")

@@ -13,6 +13,7 @@ from deltawitness.answers.lookup import similar_run_ids
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
+from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.report.runs import print_runs
 
 __all__ = ["runs_command"]
@@ -43,7 +44,7 @@ def runs_command(
 ) -> None:
     """List finished runs, newest first."""
     with exit_on_ledger_error(root, "read"):
-        ledger = listed_ledger(root)
+        ledger = listed_ledger(root, first=RUNS)
         rows = list_runs(ledger, job=job, status=status, since=since, limit=limit)
         similar = [] if as_json else similar_run_ids(ledger, rows)
     if as_json:

@@ -28,10 +28,12 @@ __all__ = [
     "LocalLog",
     "RemoteLog",
     "TableLog",
+    "are_reads_reused",
     "commit_file",
     "local_log_directory",
     "open_log",
     "read_commits",
+    "remember_read",
     "reuse_reads",
     "start_reads",
 ]
@@ -140,6 +142,24 @@ def reuse_reads() -> Iterator[None]:
         yield
     finally:
         _reads.reset(token)
+
+
+def are_reads_reused() -> bool:
+    """Return whether the calling code is in a block of :func:`reuse_reads`."""
+    return _reads.get() is not None
+
+
+def remember_read(table_uri: str, version: int, content: bytes) -> None:
+    """Add a commit that was read in another way to those of the block of :func:`reuse_reads`.
+
+    Args:
+        table_uri: location of the table.
+        version: version of the commit.
+        content: the raw commit.
+    """
+    reads = _reads.get()
+    if reads is not None:
+        reads[table_uri.rstrip("/"), version] = content
 
 
 class RemoteLog:

@@ -39,6 +39,7 @@ from deltawitness.commit.seams import (
     Seam,
     WriteSeam,
 )
+from deltawitness.delta_rs.absent_tables import take_absent
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.seam_states import (
@@ -248,11 +249,15 @@ class DeltaLakeSeams:
         def observed(*args: Any, **kwargs: Any) -> Any:
             # A release that passes more arguments opens the table itself.
             is_known = len(args) + len(kwargs) == len(seam.parameters)
-            if self._handles is None or not is_known:
+            if not is_known:
                 return original(*args, **kwargs)
             target, options = (
                 argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
             )
+            if take_absent(target):
+                return None, str(target)
+            if self._handles is None:
+                return original(*args, **kwargs)
             if not isinstance(target, str | Path):
                 return original(*args, **kwargs)
             return self._lease(self._handles, target, options)

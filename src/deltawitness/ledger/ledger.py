@@ -27,10 +27,13 @@ from deltawitness.ledger.reconcile.log_reader import Progress
 from deltawitness.ledger.reconcile.plan import ReconcilePlan
 from deltawitness.ledger.reconcile.scan import plan_of
 from deltawitness.ledger.tables.arrow import without_views
+from deltawitness.ledger.tables.duckdb_views import register_in_duckdb
 from deltawitness.ledger.tables.frames import frame_of
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of, spool_folder
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
+from deltawitness.ledger.tables.views import view_statements
+from deltawitness.run import suppressed
 from deltawitness.semconv import LEDGER_SCHEMA
 from deltawitness.settings import Settings
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
+    from duckdb import DuckDBPyConnection
 
 __all__ = ["Ledger", "adopt"]
 
@@ -174,13 +178,18 @@ class Ledger:
         return frame_of(SessionContext(), self.root, table)
 
     def register(self, ctx: SessionContext) -> None:
-        """Register the tables in the schema `cache_ledger` of a session, at their current versions.
+        """Register the tables and views in the schema `cache_ledger` of a session, at their current versions.
 
         Call it again to see later rows.
 
         Args:
-            ctx: the session; afterwards `SELECT * FROM cache_ledger.inventory` (`.runs`,
-                `.snapshots`) works in it.
+            ctx: the session; afterwards `SELECT * FROM cache_ledger.inventory` (`.runs`, `.snapshots`, and
+                the views `.writes`, `.errors`, `.versions`, `.edges`, `.outputs`, `.tables`, `.jobs`,
+                `.cache_results`) works in it.
+
+        Raises:
+            OSError: the ledger's storage cannot be read.
+            DeltaError: a table of the ledger is damaged.
         """
         from datafusion.catalog import Schema  # noqa: PLC0415 - heavy
 
@@ -192,6 +201,25 @@ class Ledger:
         schema = catalog.schema(LEDGER_SCHEMA)
         for table in TABLES:
             schema.register_table(table.alias, frame_of(ctx, self.root, table).into_view())
+        with suppressed():  # the statements are not the program's
+            for name, query in view_statements(LEDGER_SCHEMA):
+                schema.register_table(name, ctx.sql(query).into_view())
+
+    def register_duckdb(self, connection: DuckDBPyConnection) -> None:
+        """Create the tables and views of :meth:`register` in a DuckDB connection, in the schema `cache_ledger`.
+
+        They show the tables at their current versions, until the connection is closed; call it again to see
+        later rows. `deltawitness ledger views` prints a script for DuckDB that needs no Python.
+
+        Args:
+            connection: the connection, of the package `duckdb`.
+
+        Raises:
+            OSError: the ledger's storage cannot be read.
+            DeltaError: a table of the ledger is damaged.
+        """
+        self._drain_own()
+        register_in_duckdb(connection, self.root)
 
     # --- maintenance ---------------------------------------------------------------------------------
 

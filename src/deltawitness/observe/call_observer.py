@@ -20,7 +20,7 @@ from deltawitness.internal_errors import guard, guarded_value, report
 from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
-    read_commit,
+    read_first_commit,
     record_commit,
     record_return,
     table_log,
@@ -243,7 +243,7 @@ class CallObserver:
             has_seam = write.seam is not None
             if has_seam and write.no_commit_reason is None and write.location is not None:
                 if table is None:
-                    read_commit(write, local_log_directory(write.location), 0)
+                    read_first_commit(write, write.location)
                 else:
                     if write.intent.operation is Operation.UPDATE_TABLE_METADATA:
                         self._templates.clear()  # the table may have another name now

@@ -1,6 +1,7 @@
 """Record the result of an engine call: what it returned or raised, and the commit that it made.
 
-This runs on the caller's thread, so it reads no more than one file on a local disk.
+This runs on the caller's thread, so it reads no more than one file on a local disk. A remote commit is
+read here only where the caller reads it next in any case, so that it is read once.
 """
 
 from __future__ import annotations
@@ -8,7 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deltawitness.commit.engine_version import has_release
-from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
+from deltawitness.commit.log import (
+    TableLog,
+    are_reads_reused,
+    local_log_directory,
+    open_log,
+    read_local_commit,
+    remember_read,
+)
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.error_types import classify, error_text_of, is_programs_own
 from deltawitness.events import Failed
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 
     from deltawitness.observe.in_flight import InFlightWrite
 
-__all__ = ["failure_from", "read_commit", "record_commit", "record_return", "table_log"]
+__all__ = ["failure_from", "read_first_commit", "record_commit", "record_return", "table_log"]
 
 
 def record_return(write: InFlightWrite, result: object) -> None:
@@ -50,7 +58,9 @@ def record_commit(write: InFlightWrite, location: str, table: RawDeltaTable, tai
             return
     directory = local_log_directory(location)
     if directory is None:
-        write.log = table_log(write, table, tail)
+        log = write.log = table_log(write, table, tail)
+        if write.version is not None and are_reads_reused():
+            _share_commit(write, location, write.version, log.read(write.version))
     elif write.version is not None:
         read_commit(write, directory, write.version)
 
@@ -59,17 +69,40 @@ def _is_moved_by_release(since: str | None) -> bool:
     return since is None or has_release(since)
 
 
-def read_commit(write: InFlightWrite, directory: str | None, version: int) -> None:
-    """Read a commit from a local disk now, as the table may be deleted soon; a remote one is skipped.
+def read_commit(write: InFlightWrite, directory: str, version: int) -> None:
+    """Read a commit from a local disk now, as the table may be deleted soon.
 
     Args:
         write: the write, which gets the commit.
-        directory: the local log directory; None for a remote log.
+        directory: the local log directory.
         version: the version to read.
     """
-    content = None if directory is None else read_local_commit(directory, version)
+    content = read_local_commit(directory, version)
     if content is not None:
         write.commit = RawCommit(version, content)
+
+
+def read_first_commit(write: InFlightWrite, location: str) -> None:
+    """Read the first commit of a table that a write by URI may have created.
+
+    Args:
+        write: the write, which gets the commit; of a remote table only in a block of `reuse_reads`.
+        location: the table's location.
+    """
+    directory = local_log_directory(location)
+    if directory is not None:
+        read_commit(write, directory, 0)
+    elif are_reads_reused():
+        content = open_log(location, write.storage_options).read(0)
+        _share_commit(write, location, 0, content)
+
+
+def _share_commit(write: InFlightWrite, location: str, version: int, content: bytes | None) -> None:
+    """Record a remote commit, if it is the write's own, and let the caller's next read have it."""
+    commit = None if content is None else RawCommit(version, content)
+    if commit is not None and commit.is_of(write.commit_write_id):
+        write.commit = commit
+        remember_read(location, version, commit.content)
 
 
 def table_log(write: InFlightWrite, table: RawDeltaTable, tail: int) -> TableLog:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deltawitness.forks import at_fork
+from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
 from deltawitness.local_files import lock, open_lock_file
 
-__all__ = ["entry_lock"]
+__all__ = ["entry_lock", "last_write", "record_write"]
 
 
 _guard = threading.RLock()
@@ -96,23 +97,56 @@ at_fork(
 
 
 @contextmanager
-def entry_lock(folder: Path, name: str) -> Iterator[None]:
+def entry_lock(folder: Path, name: str) -> Iterator[bool]:
     """Hold the entry's lock on this machine (threads and processes). Re-entrant for its holder.
 
     Args:
         folder: local folder for the lock files. If it cannot be written, the lock works only
             among the threads of this process.
         name: name of the entry.
+
+    Yields:
+        Whether the block is the first to hold the lock, and holds it among processes as well.
     """
     locks = _locks
     with locks.hold(f"{folder}/{name}") as is_held:
         # A second open() gets a separate lock and would deadlock with the first.
         descriptor = None if is_held else _lock_file(locks, folder, name)
         try:
-            yield
+            yield descriptor is not None
         finally:
             if descriptor is not None:
                 locks.close(descriptor)
+
+
+def last_write(folder: Path, name: str) -> bytes:
+    """Return the id of the last write under an entry's lock on this machine; empty without one.
+
+    Args:
+        folder: the folder of the lock files.
+        name: name of the entry.
+    """
+    try:
+        return _write_file(folder, name).read_bytes()
+    except OSError:
+        return b""
+
+
+def record_write(folder: Path, name: str) -> None:
+    """Record that an entry was written under its lock: call it after the commit, before the release.
+
+    Args:
+        folder: the folder of the lock files.
+        name: name of the entry.
+    """
+    try:
+        _write_file(folder, name).write_bytes(new_id().encode())
+    except OSError as error:
+        report("cache", error)
+
+
+def _write_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.written"
 
 
 def _lock_file(locks: _Locks, folder: Path, name: str) -> int | None:

@@ -29,18 +29,21 @@ RUN = "run_id"
 """The column that most queries filter by; files are sorted by it."""
 
 
-def dataset_of(root: LedgerRoot, table: LedgerTable, opened: DeltaTable) -> pd.Dataset:
+def dataset_of(
+    root: LedgerRoot, table: LedgerTable, opened: DeltaTable, lease: object = None
+) -> pd.Dataset:
     """Return a dataset of an open table at its version.
 
     Args:
         root: location of the ledger.
         table: the table's definition.
         opened: the open table.
+        lease: an object that lives as long as the dataset of a table on an object store.
     """
     schema = pa.schema(opened.schema().to_arrow())
     path = local_path(root.uri_of(table))
     if path is None:
-        return DeltaDataset(opened)
+        return DeltaDataset(opened, lease)
     return pd.UnionDataset(
         schema, [_local_files(path, schema, table, opened), empty_dataset(schema)]
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from deltawitness.ledger.tables.copies import TableCopies, open_readable
 from deltawitness.ledger.tables.dataset import dataset_of
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import (
@@ -19,7 +20,7 @@ from deltawitness.ledger.tables.schema import (
     LedgerTable,
     Source,
 )
-from deltawitness.ledger.tables.shards import ROW_KEYS, ShardPart, TableParts, open_parts
+from deltawitness.ledger.tables.shards import ROW_KEYS, ShardPart, TableParts, shard_names
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
@@ -44,14 +45,18 @@ def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataF
         OSError: the storage cannot be read.
         DeltaError: the table is damaged.
     """
-    frame = _all_rows(ctx, root, open_parts(root, [table])[table])
+    copies = TableCopies.of(root)
+    parts = open_readable(root, [table], shard_names(root), copies)[table]
+    frame = _all_rows(ctx, root, parts, copies)
     return _one_row_per_run(_without_superseded(frame)) if table is RUNS else frame
 
 
-def _all_rows(ctx: SessionContext, root: LedgerRoot, parts: TableParts) -> DataFrame:
+def _all_rows(
+    ctx: SessionContext, root: LedgerRoot, parts: TableParts, copies: TableCopies | None
+) -> DataFrame:
     """Return a frame of the rows of the main table and the shards, each once."""
     table = parts.table
-    main = None if parts.main is None else _raw_frame(ctx, root, table, parts.main)
+    main = None if parts.main is None else _raw_frame(ctx, root, table, parts.main, copies)
     shards = [_raw_frame(ctx, part.root, table, part.opened) for part in parts.shards]
     if main is None and not shards:
         # Not registered by name, so that the session's tables do not change.
@@ -67,11 +72,15 @@ def _all_rows(ctx: SessionContext, root: LedgerRoot, parts: TableParts) -> DataF
 
 
 def _raw_frame(
-    ctx: SessionContext, root: LedgerRoot, table: LedgerTable, opened: DeltaTable
+    ctx: SessionContext,
+    root: LedgerRoot,
+    table: LedgerTable,
+    opened: DeltaTable,
+    lease: object = None,
 ) -> DataFrame:
     from datafusion.catalog import Table  # noqa: PLC0415 - heavy
 
-    return ctx.read_table(Table(dataset_of(root, table, opened)))
+    return ctx.read_table(Table(dataset_of(root, table, opened, lease)))
 
 
 def _extra_columns(table: LedgerTable, frames: Iterable[DataFrame]) -> dict[str, pa.DataType]:

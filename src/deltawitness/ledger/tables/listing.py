@@ -7,12 +7,14 @@ come back as dictionaries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.ledger.tables.copies import TableCopies, open_readable
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     OPENER_COLUMNS,
@@ -23,7 +25,7 @@ from deltawitness.ledger.tables.schema import (
     LedgerRoot,
     LedgerTable,
 )
-from deltawitness.ledger.tables.shards import TableParts, open_parts
+from deltawitness.ledger.tables.shards import TableParts, shard_names
 from deltawitness.run import suppressed
 
 if TYPE_CHECKING:
@@ -49,15 +51,23 @@ class LedgerListing:
     """The tables of a ledger at one version each, queried with SQL.
 
     The queries name `inventory`, a row per operation, `runs`, a row per run with the counts of its
-    processes summed, and any other table that is opened, under its alias.
+    processes summed, and any other table that is opened, under its alias. A table is opened by the first
+    query that names it. On an object store a small table is copied to a temporary folder then.
 
     Attributes:
         root: location of the ledger.
-        tables: the tables to open; `INVENTORY` and `RUNS` are always among them.
+        tables: the tables that queries may name; `INVENTORY` and `RUNS` are always among them.
     """
 
     root: LedgerRoot
     tables: tuple[LedgerTable, ...] = (INVENTORY, RUNS)
+    _opened: dict[LedgerTable, TableParts] = field(default_factory=dict, init=False, repr=False)
+    _views: dict[LedgerTable, str] = field(default_factory=dict, init=False, repr=False)
+    _copies: TableCopies | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Choose whether tables are copied."""
+        self._copies = TableCopies.of(self.root)
 
     def query(self, sql: str) -> list[Row]:
         """Return the rows of a query; columns that a table of an older release lacks are null.
@@ -80,12 +90,13 @@ class LedgerListing:
         """Return the result of a query as an Arrow table of delta-rs; arguments and errors as in `query`."""
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
+        tables = [table for table in self.tables if _is_named(table, sql)]
         with suppressed():  # these reads are not inputs of the program
             builder = QueryBuilder()
-            for table, parts in self._opened.items():
+            for table, parts in self._open(tables).items():
                 for name, opened in parts.sources(_source(table)).items():
                     builder.register(name, opened)
-            return builder.execute(f"WITH {self._views} {sql}").read_all()
+            return builder.execute(f"{self._with_views(tables)} {sql}").read_all()
 
     def rows(
         self,
@@ -111,37 +122,56 @@ class LedgerListing:
         names = dict.fromkeys([name for name, *_ in table.columns] + self._present(table))
         return [{name: row.get(name) for name in names if name != PARTITION} for row in found]
 
-    def exists(self) -> bool:
-        """Return whether one of the tables is there. It opens them, as the first query does.
+    def exists(self, first: LedgerTable = INVENTORY) -> bool:
+        """Return whether one of the tables is there. It opens them until it finds one.
+
+        Args:
+            first: the table to open first, because the caller queries it next.
 
         Raises:
             OSError: the storage cannot be read.
             DeltaError: a table of the ledger is damaged.
         """
-        return any(parts.exists for parts in self._opened.values())
+        return self.has(first) or any(self.has(table) for table in self.tables)
 
     def has(self, table: LedgerTable) -> bool:
         """Return whether a table is there; errors as in `exists`."""
-        return self._opened[table].exists
+        return self._open([table])[table].exists
+
+    @property
+    def near(self) -> tuple[LedgerTable, ...]:
+        """The tables whose queries need no request to open them: on an object store, those that are open."""
+        return self.tables if self.root.is_local else tuple(self._opened)
 
     def columns(self, table: LedgerTable) -> list[str]:
         """Return the names of the columns that a table has; errors as in `exists`."""
         return self._present(table)
 
+    def _open(self, tables: Iterable[LedgerTable]) -> dict[LedgerTable, TableParts]:
+        """Open the tables that are not open yet, and return all of these."""
+        wanted = list(tables)
+        missing = [table for table in wanted if table not in self._opened]
+        if missing:
+            self._opened |= open_readable(self.root, missing, self._shards, self._copies)
+        return {table: self._opened[table] for table in wanted}
+
     @cached_property
-    def _opened(self) -> dict[LedgerTable, TableParts]:
-        return open_parts(self.root, self.tables)
+    def _shards(self) -> list[str]:
+        return shard_names(self.root)
 
     def _present(self, table: LedgerTable) -> list[str]:
-        return self._opened[table].column_names
+        return self._open([table])[table].column_names
 
-    @cached_property
-    def _views(self) -> str:
-        raw = ", ".join(
-            f"{'run_parts' if table is RUNS else table.alias} AS ({self._select(table)})"
-            for table in self.tables
-        )
-        return f"{raw}, {self._runs_view()}"
+    def _with_views(self, tables: Iterable[LedgerTable]) -> str:
+        views = [self._view(table) for table in tables]
+        return f"WITH {', '.join(views)}" if views else ""
+
+    def _view(self, table: LedgerTable) -> str:
+        if table not in self._views:
+            name = "run_parts" if table is RUNS else table.alias
+            view = f"{name} AS ({self._select(table)})"
+            self._views[table] = f"{view}, {self._runs_view()}" if table is RUNS else view
+        return self._views[table]
 
     def _select(self, table: LedgerTable) -> str:
         """Return the query of a table with every column of this release that has one value."""
@@ -155,7 +185,7 @@ class LedgerListing:
                 for name in names
             )
 
-        parts = self._opened[table]
+        parts = self._open([table])[table]
         return parts.union(_source(table), columns) or f"SELECT {columns(set())} WHERE false"
 
     def _runs_view(self) -> str:
@@ -191,6 +221,12 @@ class LedgerListing:
             f" WHERE {is_rebuilt} AND run_id NOT IN (SELECT run_id FROM recorded)),"
             f" runs AS (SELECT {', '.join(columns)} FROM parts GROUP BY run_id)"
         )
+
+
+def _is_named(table: LedgerTable, sql: str) -> bool:
+    """Return whether a query may name a table; a word in a text of the query counts as well."""
+    names = [table.alias, *(["run_parts"] if table is RUNS else [])]
+    return re.search(rf"\b({'|'.join(names)})\b", sql, re.IGNORECASE) is not None
 
 
 def _null(sql_type: str | None) -> str:

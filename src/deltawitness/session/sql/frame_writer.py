@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.commit.log import reuse_reads
 from deltawitness.commit.receipts import Receipt, with_receipt_id
+from deltawitness.delta_rs.absent_tables import absent_table
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
 from deltawitness.exceptions import StatementError
@@ -158,7 +160,7 @@ def _write(  # noqa: PLR0913 - the arguments of one write
     handles = HandleCache() if state is None else state.session.handles
     source = frame if state is None else coerce(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
-    with nullcontext() if is_new else handles.lease(uri, options) as table:
+    with reuse_reads(), nullcontext() if is_new else handles.lease(uri, options) as table:
         attributes = attributes_of_frame(frame, state, schema=source.schema())
         if table is not None and mode is WriteMode.IGNORE:
             with observe_write(attributes):
@@ -168,13 +170,17 @@ def _write(  # noqa: PLR0913 - the arguments of one write
         receipt_id = new_id()
         if table is None:
             given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
-        with observe_write(attributes), with_operator_metrics(source) as rows, reported:
+        observed = observe_write(attributes)
+        # delta-rs appends in mode `ignore` to a table that `write_deltalake` has not seen.
+        is_looked_up = table is not None or mode is WriteMode.IGNORE
+        opening = nullcontext() if is_looked_up else absent_table(uri)
+        with observed, opening, with_operator_metrics(source) as rows, reported:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:
             _publish(frame, uri, table)
             return _result(mode, receipt_of_handle(table))
-    receipt = receipt_of_creation(uri, options, receipt_id)
+        receipt = receipt_of_creation(uri, options, receipt_id)
     if state is not None and state.session.serves_location(uri):
         with handles.lease(uri, options) as made:
             if made is not None:

@@ -1,0 +1,146 @@
+"""A server of the Model Context Protocol: the questions of :mod:`deltawitness.answers` as read-only tools.
+
+It only reads the ledger and the logs of tables. An answer has no rows of tables, no credentials and, unless
+they are wanted, no SQL predicates, because a client usually sends what it gets to a model elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.answers.diff.question import diff
+from deltawitness.answers.json_values import json_value
+from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
+from deltawitness.exceptions import DeltaWitnessError
+from deltawitness.extras import require
+from deltawitness.redaction import message_for_ledger
+from deltawitness.report.format import storage_reason
+from deltawitness.semconv import WITNESS_VERSION
+from deltawitness.settings import LedgerMessages, Settings
+
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
+
+__all__ = ["mcp_server"]
+
+QUESTIONS: tuple[Callable[..., Any], ...] = (show, runs, writes, errors, lineage, impact, diff)
+"""Functions that only read. Each becomes a tool with its name, its documentation and its parameters."""
+
+LIMIT = 50
+"""Rows of a listing, unless the client names another number."""
+
+_HIDDEN = {"root", "storage_options", "settings", "show_rows", "apply"}
+"""Parameters that the server sets, or that would show rows or write."""
+
+_LITERALS = {"predicate", "parameters"}
+"""Attributes of answers that can have SQL literals of the program."""
+
+_INSTRUCTIONS = """\
+Answers questions about the Delta tables of a lakehouse: which run wrote a version, from what, why a result is
+different, what failed and whether it landed. Tables are named by name, id, path or URI, with @VERSION for one
+version; runs by their id or a prefix of it. Start with `runs`, `writes` or `errors`, then `show`, `lineage`,
+`impact` and `diff`. Nothing is ever written."""
+
+
+def mcp_server(settings: Settings | None = None, *, show_literals: bool = False) -> MCPServer:
+    """Return a server whose tools answer questions from a ledger and the logs of its tables.
+
+    Args:
+        settings: the settings with the location of the ledger; read from the environment when None.
+        show_literals: whether answers have predicates and other parameters of operations, in which the
+            literals of the program's SQL are.
+
+    Raises:
+        MissingExtraError: the MCP SDK is not installed.
+        ConfigurationError: a setting in the environment is invalid.
+
+    >>> server = mcp_server()
+    >>> server.name
+    'deltawitness'
+    """
+    require("mcp_server()", "mcp")
+    from mcp.server import MCPServer  # noqa: PLC0415 - optional
+    from mcp_types import ToolAnnotations  # noqa: PLC0415 - optional
+
+    chosen = Settings.or_from_env(settings)
+    server = MCPServer("deltawitness", version=WITNESS_VERSION, instructions=_INSTRUCTIONS)
+    for question in QUESTIONS:
+        server.add_tool(
+            _tool_of(question, chosen, frozenset() if show_literals else _LITERALS),
+            description=_description(question),
+            annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        )
+    return server
+
+
+def _tool_of(
+    question: Callable[..., Any], settings: Settings, hidden: frozenset[str] | set[str]
+) -> Callable[..., dict[str, Any]]:
+    """Return the function of a tool: without the parameters that the server sets; it returns a JSON object."""
+    parameters = list(_parameters(question))
+    names = next((each.name for each in parameters if each.annotation == list[str | int]), None)
+
+    @functools.wraps(question)
+    def answer(**arguments: Any) -> dict[str, Any]:
+        from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415 - optional
+
+        positional = arguments.pop(names, ()) if names else ()
+        try:
+            found = question(*positional, **arguments, settings=settings)
+        except (DeltaWitnessError, ValueError) as error:
+            raise ToolError(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
+            text = message_for_ledger(storage_reason(str(error)), LedgerMessages.SAFE)
+            raise ToolError(text or type(error).__name__) from None
+        value = _without(json_value(found), hidden)
+        return value if isinstance(value, dict) else {"rows": value}
+
+    answer.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]  # read by inspect
+    answer.__annotations__ = {
+        **{each.name: each.annotation for each in parameters},
+        "return": dict[str, Any],
+    }
+    del answer.__wrapped__
+    return answer
+
+
+def _parameters(question: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of a tool; `*names` becomes a list, and the limit of a listing gets a number."""
+    types = typing.get_type_hints(question)
+    for each in inspect.signature(question).parameters.values():
+        if each.name in _HIDDEN:
+            continue
+        annotation, default = types[each.name], each.default
+        if each.kind is each.VAR_POSITIONAL:
+            annotation = list[annotation]  # type: ignore[valid-type]  # a type at run time
+        if each.name == "limit" and default is None:
+            default = LIMIT
+        kind = inspect.Parameter.KEYWORD_ONLY
+        yield inspect.Parameter(each.name, kind, annotation=annotation, default=default)
+
+
+def _description(question: Callable[..., Any]) -> str:
+    """Return the summary of a function and the explanations of the parameters of its tool."""
+    text = inspect.getdoc(question) or ""
+    summary, _, rest = text.partition("\n\nArgs:\n")
+    arguments, _, _ = rest.partition("\n\n")
+    kept: list[str] = []
+    is_hidden = False
+    for line in arguments.splitlines():
+        name, colon, _ = line.strip().partition(":")
+        if colon and not line.startswith("        "):
+            is_hidden = name.lstrip("*") in _HIDDEN
+        if not is_hidden:
+            kept.append(line)
+    return f"{summary}\n\n" + "\n".join(kept)
+
+
+def _without(value: Any, names: frozenset[str] | set[str]) -> Any:
+    """Return a value of JSON without some attributes, at any depth."""
+    if isinstance(value, Mapping):
+        return {name: _without(each, names) for name, each in value.items() if name not in names}
+    return [_without(each, names) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,108 @@
+"""The MCP server: its tools, answers and errors, over a ledger with two runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from mcp import Client, StdioServerParameters
+
+from deltawitness import DeltaLakeInstrumentor, Settings, run
+from deltawitness.mcp_server import QUESTIONS, mcp_server
+from helpers.ledger_parts import one
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A table that one run loads, and that another corrects."""
+    folder = tmp_path_factory.mktemp("lake")
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(folder / "cache")))
+    try:
+        with run("load"):
+            write_deltalake(folder / "orders", one(17))
+        with run("correct"):
+            DeltaTable(folder / "orders").delete("x = 17")
+    finally:
+        DeltaLakeInstrumentor().uninstrument()
+    return folder
+
+
+def ask(server, *calls):
+    """Return the results of calls of tools."""
+
+    async def answers():
+        async with Client(server) as client:
+            return [await client.call_tool(name, arguments) for name, arguments in calls]
+
+    return asyncio.run(asyncio.wait_for(answers(), 60))
+
+
+def server_of(folder, **options):
+    return mcp_server(Settings(cache_root=str(folder / "cache")), **options)
+
+
+def test_every_question_is_a_read_only_tool(folder):
+    """Names and documentation are those of the functions; nothing that writes or shows rows can be chosen."""
+
+    async def listed():
+        async with Client(server_of(folder)) as client:
+            return (await client.list_tools()).tools
+
+    tools = asyncio.run(asyncio.wait_for(listed(), 60))
+    assert [tool.name for tool in tools] == [question.__name__ for question in QUESTIONS]
+    assert all(tool.annotations.read_only_hint for tool in tools)
+    assert all(tool.description and "settings:" not in tool.description for tool in tools)
+    parameters = {name for tool in tools for name in tool.input_schema["properties"]}
+    assert parameters & {"root", "storage_options", "settings", "show_rows", "apply"} == set()
+    assert {"name", "names", "limit", "since", "direction"} <= parameters
+
+
+def test_answers_are_those_of_the_functions(folder):
+    """Listings have rows, other answers are objects."""
+    runs, shown, diff = ask(
+        server_of(folder),
+        ("runs", {"limit": 1}),
+        ("show", {"name": "orders@1"}),
+        ("diff", {"names": ["orders", 0, 1]}),
+    )
+    assert [row["job"] for row in runs.structured_content["rows"]] == ["correct"]
+    assert shown.structured_content["operation"] == "DELETE"
+    assert shown.structured_content["metrics"]["rows_deleted"] == 1
+    assert diff.structured_content["rows"]["removed"] == 1
+
+
+def test_no_literal_is_in_an_answer_unless_it_is_wanted(folder):
+    """The predicate of the DELETE names a value of a row."""
+    calls = [("show", {"name": "orders@1"}), ("diff", {"names": ["orders", 0, 1]})]
+    answers = [answer.structured_content for answer in ask(server_of(folder), *calls)]
+    assert "x = 17" not in json.dumps(answers)
+    assert "predicate" not in json.dumps(answers)
+    (shown,) = ask(server_of(folder, show_literals=True), calls[0])
+    assert shown.structured_content["predicate"] == "x = 17"
+
+
+def test_an_error_is_one_line(folder):
+    """A name that means nothing, and an invalid value."""
+    unknown, invalid = ask(
+        server_of(folder),
+        ("show", {"name": "nosuch"}),
+        ("writes", {"result": "good"}),
+    )
+    assert unknown.is_error
+    assert "nosuch" in unknown.content[0].text
+    assert "\n" not in unknown.content[0].text
+    assert invalid.is_error
+
+
+@pytest.mark.slow
+def test_the_command_serves_on_standard_input_and_output(folder):
+    """A client of the SDK starts the command and gets its answers."""
+    command = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "deltawitness", "mcp", "--root", str(folder / "cache")],
+    )
+    (answer,) = ask(command, ("writes", {"table": "orders"}))
+    assert [row["operation"] for row in answer.structured_content["rows"]] == ["DELETE", "WRITE"]
