@@ -206,3 +206,39 @@ def test_a_good_input_is_not_the_cause(tmp_path, root, write):
     found = bisect("report", "x < 0", root=root)
     (read,) = found.inputs
     assert (read.is_changed, read.is_bad, read.cause) == (False, False, None)
+
+
+def test_inputs_that_cannot_be_followed(tmp_path, root, write):
+    """Tables that were made from each other, and an input whose files were deleted."""
+    write(1, table="a")
+    derive(tmp_path, "a", "b")
+    write(-1, table="a")
+    derive(tmp_path, "a", "b")
+    derive(tmp_path, "b", "a")
+    derive(tmp_path, "a", "b")
+    found = bisect("b", "x < 0", root=root)
+    assert [str(each.table) for each in found.causes] == ["a@1"]
+    for path in (tmp_path / "a").glob("*.parquet"):
+        path.unlink()
+    found = bisect("b", "abs(x) <> x", root=root)
+    (read,) = found.inputs
+    assert (read.is_bad, read.reason, read.cause) == (None, "a data file was deleted", None)
+
+
+def test_an_input_whose_location_is_not_known(tmp_path, root, write):
+    """Without the ledger, the commit has only the id of the input."""
+    write(1, table="raw")
+    derive(tmp_path, "raw", "report")
+    write(-1, table="raw")
+    derive(tmp_path, "raw", "report")
+    found = bisect(str(tmp_path / "report"), "x < 0", root=tmp_path / "no ledger")
+    (read,) = found.inputs
+    assert (read.reason, read.previous) == ("its location is not known", None)
+
+
+def test_a_table_that_cannot_be_read(tmp_path, write):
+    write(1)
+    write(2)
+    (tmp_path / "t" / "_delta_log" / f"{1:020d}.json").write_text("{")
+    with pytest.raises(QuestionError, match="t cannot be read"):
+        bisect(str(tmp_path / "t"), "x < 0", root=tmp_path / "ledger")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import pathlib
 import time
 
 import pyarrow as pa
@@ -157,6 +158,28 @@ def test_files_that_were_deleted(table):
     (write,) = found.rows[0].writes
     assert not write.is_certain
     assert "cannot be read" in found.notes[0]
+
+
+def test_a_commit_that_is_no_longer_in_the_log(table):
+    """The writer is unknown if its commit was cleaned up after a checkpoint."""
+    write_deltalake(table, rows_of([1]))
+    write_deltalake(table, rows_of([2]), mode="append")
+    DeltaTable(table).create_checkpoint()
+    write_deltalake(table, rows_of([3]), mode="append")
+    for version in (0, 1):
+        pathlib.Path(table, "_delta_log", f"{version:020d}.json").unlink()
+    assert found_of(table, "id = 3") == [(2, 1, ())]
+    assert found_of(table, "id = 1") == [(None, 1, ())]
+    (write,) = blame(table, "id = 1", root=f"{table}-ledger").rows[0].writes
+    assert write.commit is None
+
+
+def test_a_newest_version_without_its_files(table):
+    write_deltalake(table, rows_of([1]))
+    for path in pathlib.Path(table).glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(QuestionError, match="a data file was deleted"):
+        blame(table, "id = 1", root=f"{table}-ledger")
 
 
 def test_conditions_that_are_none_and_rows_that_are_not_there(table):

@@ -71,6 +71,48 @@ def test_exit_codes_of_bisect(root):
     assert invoke("bisect", "raw", "--bad", "x < 0", "--depth", "0", "--root", root).exit_code == 2
 
 
+def test_bisect_prints_what_it_could_not_test(tmp_path):
+    """Candidates, versions without files, and versions that are good again."""
+    table, ledger = tmp_path / "t", str(tmp_path / "ledger")
+
+    def write(*values):
+        for value in values:
+            rows = pa.table({"x": [value]})
+            write_deltalake(table, rows, mode="overwrite")
+
+    def lines(*words):
+        done = invoke("bisect", table, "--root", ledger, "--bad", "abs(x) <> x", *words)
+        return done.exit_code, done.stdout.splitlines()
+
+    write(1, -2, 3, -4)
+    code, shown = lines()
+    assert (code, shown[0][:31]) == (0, "t@1 is the first bad version (t")
+    assert shown[-1] == (
+        "  note: later versions are good again: 2; there may be several changes to bad"
+    )
+    assert (
+        "  note: not every version was tested: --checks tests more of them"
+        in lines("--checks", "0")[1]
+    )
+    for file in pa.table(DeltaTable(table, version=2).get_add_actions())["path"].to_pylist():
+        (table / file).unlink()
+    code, shown = lines("--good", "1")
+    assert (code, shown[0]) == (
+        0,
+        "the first bad version of t is one of 2 to 3 (1 of 2 versions tested)",
+    )
+    assert [line.split("  ")[1] for line in shown[1:3]] == [
+        "2: WRITE overwrite",
+        "3: WRITE overwrite",
+    ]
+    assert shown[3] == "  note: version 2 cannot be tested: a data file was deleted"
+    DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    code, shown = lines()
+    assert code == 3
+    assert shown[0].startswith("t@3 is already bad, and no older version can be tested (")
+    assert "  note: versions 0 to 2 cannot be tested: a data file was deleted" in shown
+
+
 def test_blame_prints_commits_and_values_only_on_request(root):
     done = invoke("blame", "raw", "--where", "id = 2", "--root", root)
     assert done.exit_code == 0
@@ -116,6 +158,28 @@ def test_overdue(past):
     found = json_of("overdue", *at, code=1)
     assert (found["kind"], found["is_ok"]) == ("overdue", False)
     assert [each["state"] for each in found["tables"]] == ["late", "fresh"]
+
+
+def test_unusual_runs_are_printed(tmp_path):
+    ledger = PastLedger()
+    for back in reversed(range(1, 9)):
+        start, is_last = AT - back * timedelta(hours=1), back == 1
+        ledger.run("many", start, rows=90_000 if is_last else 100)
+        ledger.run("empty", start, rows=None if is_last else 100)
+        ledger.run(
+            "slow", start, seconds=90 if is_last else 10, code_version="b" if is_last else "a"
+        )
+        ledger.run("few", start, rows=3 if is_last else 100)
+    ledger.run("new", AT - timedelta(hours=1))
+    at = ("--at", AT.isoformat(), "--root", ledger.save(tmp_path / "ledger"))
+    shown = " ".join(invoke("overdue", *at).stdout.split())
+    assert "5 tables, 1 late; 2 unusual numbers of rows; 1 run without a change" in shown
+    assert "90,000 100 50 to 201 7 2026-03-02 11:00:00 many run-28" in shown, shown
+    assert "empty 2026-03-02 11:00:00 7 7 100 run-29" in shown
+    assert "note: 1 table has fewer than 5 changes: never late" in shown
+    shown = " ".join(invoke("regressions", *at).stdout.split())
+    assert "slower 2026-03-02 11:00:00 90.0 s, median 10.0 s run-30 run-26 a -> b" in shown
+    assert "smaller 2026-03-02 11:00:00 3 rows, median 100 run-31 run-27" in shown
 
 
 def test_regressions(past):

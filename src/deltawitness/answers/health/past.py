@@ -158,8 +158,8 @@ def _with_changes(
     rows = ledger.query(
         "SELECT * FROM (SELECT table_id, run_id, event_time, row_number() OVER"  # noqa: S608 - quoted
         " (PARTITION BY table_id, run_id ORDER BY event_time DESC) AS place FROM inventory"
-        f" JOIN (VALUES {keys}) AS long(long_table, long_run)"
-        " ON long_table = table_id AND long_run = run_id"
+        f" JOIN (VALUES {keys}) AS wanted(wanted_table, wanted_run)"
+        " ON wanted_table = table_id AND wanted_run = run_id"
         f" WHERE {' AND '.join(_conditions(at))} AND {CHANGES_ROWS})"
         f" WHERE place <= {HISTORY} ORDER BY event_time"
     )
