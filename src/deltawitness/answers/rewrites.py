@@ -7,7 +7,6 @@ copied some of them and written others.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from urllib.parse import unquote
 from deltawitness.answers.commits import predicate_of
 from deltawitness.answers.diff.versions import OpenVersion, open_version
 from deltawitness.answers.lookup import NamedTable
-from deltawitness.answers.table_queries import ALL_FILES, error_text, log_of
+from deltawitness.answers.table_queries import ALL_FILES, actions_of, error_text, log_of
 from deltawitness.commit.log import read_commits
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import QuestionError
@@ -245,14 +244,11 @@ def _parse(version: int, content: bytes) -> _Commit:
     added: set[str] = set()
     removed: set[str] = set()
     has_changes = False
-    for line in content.splitlines():
-        if b'"add"' not in line and b'"remove"' not in line:
-            continue
-        action = json.loads(line)
-        for key, paths in (("add", added), ("remove", removed)):
-            if isinstance(action.get(key), dict):
-                paths.add(unquote(action[key]["path"]))
-                has_changes = has_changes or action[key].get("dataChange") is not False
+    for kind, action in actions_of(content):
+        path = action.get("path")
+        if kind in {"add", "remove"} and isinstance(path, str):
+            (added if kind == "add" else removed).add(unquote(path))
+            has_changes = has_changes or action.get("dataChange") is not False
     name = (commit.operation or "").upper()
     is_new = name.startswith(_WRITING) and not predicate_of(commit)
     is_append = str(commit.operation_parameters.get("mode", "")).lower() == "append"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.lookup import NamedTable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_FILES",
     "TABLE",
+    "actions_of",
     "check_query",
     "condition",
     "error_text",
@@ -94,14 +96,22 @@ def _execute(table: DeltaTable, sql: str, names: Iterable[str]) -> Any:
     return builder.execute(sql)
 
 
+def actions_of(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the value of each action of a raw commit; invalid lines are skipped."""
+    for line in content.splitlines():
+        with suppress(ValueError):
+            action = json.loads(line)
+            if isinstance(action, dict):
+                yield from ((name, each) for name, each in action.items() if isinstance(each, dict))
+
+
 def keeps_rows(content: bytes | None) -> bool:
     """Return whether a raw commit changes neither rows nor columns; False for a commit that is not there."""
     if content is None:
         return False
-    actions = [json.loads(line) for line in content.splitlines() if line.strip()]
-    files = [each[key] for each in actions for key in ("add", "remove") if key in each]
-    return not any("metaData" in each for each in actions) and not any(
-        each.get("dataChange") is not False for each in files
+    return not any(
+        name == "metaData" or (name in {"add", "remove"} and each.get("dataChange") is not False)
+        for name, each in actions_of(content)
     )
 
 
