@@ -135,8 +135,9 @@ def test_a_column_that_was_added_later_is_null_before(table):
 
 def test_deletion_vectors(table):
     """Where the rows of a table are not those of its files, versions are compared completely."""
-    write_deltalake(table, rows_of([1, 2], s=pa.array(["a", "b"])))
-    write_deltalake(table, rows_of([1, 3], s=pa.array(["a", None])), mode="append")
+    more = {"b": pa.array([b"x", b"y"]), "n": pa.array([[1.5], None], pa.list_(pa.float64()))}
+    write_deltalake(table, rows_of([1, 2], s=pa.array(["a", "b"]), **more))
+    write_deltalake(table, rows_of([1, 3], s=pa.array(["a", None]), **more), mode="append")
     delete_rows(table, [[1], [1]])
     assert [each[:2] for each in found_of(table, "id = 1")] == [(1, 1), (0, 1)]
 

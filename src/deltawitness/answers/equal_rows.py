@@ -100,9 +100,22 @@ def _has_exact_statistics(kind: pa.DataType) -> bool:
 
 def _filtered(batch: pa.RecordBatch, row: Mapping[str, Any]) -> pa.Table:
     """Return the rows of a batch that may equal a row: Python compares only a few."""
-    rows = pa.Table.from_batches([batch])
-    condition = _condition(batch.schema, row, batch.schema.names)
+    rows = _without_views(pa.Table.from_batches([batch]))
+    condition = _condition(rows.schema, row, rows.schema.names)
     return rows if condition is None else rows.filter(condition)
+
+
+def _without_views(rows: pa.Table) -> pa.Table:
+    """Return rows with plain types for views, which Arrow's functions do not filter."""
+    plain = [
+        column.with_type(pa.string())
+        if pt.is_string_view(column.type)
+        else column.with_type(pa.binary())
+        if pt.is_binary_view(column.type)
+        else column
+        for column in rows.schema
+    ]
+    return rows.cast(pa.schema(plain))
 
 
 def _count(rows: pa.RecordBatch | pa.Table, wanted: str) -> int:
@@ -116,8 +129,7 @@ def _condition(
     found = None
     for name in names:
         kind, value = schema.field(name).type, row[name]
-        is_view = pt.is_string_view(kind) or pt.is_binary_view(kind)  # the engine compares no views
-        if is_view or pt.is_nested(kind) or (isinstance(value, float) and math.isnan(value)):
+        if pt.is_nested(kind) or (isinstance(value, float) and math.isnan(value)):
             continue
         if value is None:
             one = pc.field(name).is_null()
