@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.diff.question import diff
+from deltawitness.answers.health.overdue import overdue
+from deltawitness.answers.health.regressions import regressions
 from deltawitness.answers.json_values import json_value
 from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
 from deltawitness.exceptions import DeltaWitnessError
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["mcp_server"]
 
-QUESTIONS: tuple[Callable[..., Any], ...] = (show, runs, writes, errors, lineage, impact, diff)
+QUESTIONS: tuple[Callable[..., Any], ...] = (
+    *(show, runs, writes, errors, lineage, impact, diff),
+    *(overdue, regressions),
+)
 """Functions that only read. Each becomes a tool with its name, its documentation and its parameters."""
 
 LIMIT = 50
@@ -41,9 +46,10 @@ _LITERALS = {"predicate", "parameters"}
 
 _INSTRUCTIONS = """\
 Answers questions about the Delta tables of a lakehouse: which run wrote a version, from what, why a result is
-different, what failed and whether it landed. Tables are named by name, id, path or URI, with @VERSION for one
-version; runs by their id or a prefix of it. Start with `runs`, `writes` or `errors`, then `show`, `lineage`,
-`impact` and `diff`. Nothing is ever written."""
+different, what failed and whether it landed, and what is late or worse than before. Tables are named by name,
+id, path or URI, with @VERSION for one version; runs by their id or a prefix of it. Start with `runs`, `writes`
+or `errors`, then `show`, `lineage`, `impact` and `diff`; `overdue` and `regressions` find what needs attention.
+Nothing is ever written."""
 
 
 def mcp_server(settings: Settings | None = None, *, show_literals: bool = False) -> MCPServer:
