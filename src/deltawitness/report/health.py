@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
 
 from rich.console import Console
 
@@ -126,7 +125,7 @@ def _table_cells(each: TableCadence, ids: dict[str, str]) -> list[str]:
         each.state.value,
         timestamp(each.last),
         timestamp(each.due),
-        "" if each.interval is None else duration(each.interval),
+        "" if each.interval_seconds is None else duration(each.interval_seconds),
         str(each.changes),
         text(each.job),
         ids.get(each.run_id or "", ""),

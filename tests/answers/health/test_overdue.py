@@ -43,7 +43,7 @@ def test_the_next_write_is_due_after_the_usual_time(ledger, tmp_path):
     daily(ledger)
     fresh = found(ledger, tmp_path)
     (table,) = fresh.tables
-    assert (table.state, table.interval, table.changes) == (TableState.FRESH, DAY, 20)
+    assert (table.state, table.interval_seconds, table.changes) == (TableState.FRESH, 86_400, 20)
     assert table.due == AT - HOUR + 1.1 * DAY
     assert (table.job, table.run_id, fresh.is_ok) == ("load", "run-19", True)
     late = found(ledger, tmp_path, at=AT + 1.1 * DAY)
@@ -89,8 +89,8 @@ def test_all_changes_of_a_service_count(ledger, tmp_path):
                 "sums", AT - back * DAY + timedelta(seconds=second - 40), 5, job="batch", run_id=run
             )
     result = found(ledger, tmp_path)
-    intervals = {each.table.name: (each.interval, each.changes) for each in result.tables}
-    assert intervals == {"events": (HOUR, 60), "sums": (DAY, 9)}
+    intervals = {each.table.name: (each.interval_seconds, each.changes) for each in result.tables}
+    assert intervals == {"events": (3_600, 60), "sums": (86_400, 9)}
     late = found(ledger, tmp_path, at=AT + 2 * HOUR).late
     assert [each.table.name for each in late] == ["events"]
 

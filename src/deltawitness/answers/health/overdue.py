@@ -187,7 +187,7 @@ def cadence_of(
     return replace(
         found,
         state=_state((at - found.last).total_seconds(), limit, typical.center),
-        interval=timedelta(seconds=typical.center),
+        interval_seconds=typical.center,
         due=found.last + timedelta(seconds=limit),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from deltawitness.answers.rows import TableVersion
@@ -44,7 +44,7 @@ class TableCadence:
         job: name of the job that made it.
         run_id: id of the run that made it.
         changes: number of changes that were learned from; those of a run that was a batch count as one.
-        interval: the median time between two changes; None if there are too few.
+        interval_seconds: the median seconds between two changes; None if there are too few.
         due: the time until which the next change is not late; None if there are too few.
     """
 
@@ -54,7 +54,7 @@ class TableCadence:
     job: str | None
     run_id: str | None
     changes: int
-    interval: timedelta | None = None
+    interval_seconds: float | None = None
     due: datetime | None = None
 
 
