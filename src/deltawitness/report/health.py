@@ -135,17 +135,12 @@ def _table_cells(each: TableCadence, ids: dict[str, str]) -> list[str]:
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 
-def duration(time: timedelta) -> str:
-    """Return a duration in its largest unit.
+def duration(seconds: float) -> str:
+    """Return a number of seconds in the largest unit that leaves at least 1.
 
-    >>> (
-    ...     duration(timedelta(hours=1)),
-    ...     duration(timedelta(hours=25)),
-    ...     duration(timedelta(seconds=2.5)),
-    ... )
+    >>> duration(3_600), duration(90_000), duration(2.5)
     ('1.0 h', '1.0 d', '2.5 s')
     """
-    seconds = time.total_seconds()
     for count, unit in _UNITS:
         if seconds >= count:
             return f"{seconds / count:.1f} {unit}"
