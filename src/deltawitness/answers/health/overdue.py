@@ -96,8 +96,9 @@ def overdue(  # noqa: PLR0913 - keyword-only options
     ...     tomorrow = datetime.now(UTC) + timedelta(days=1)
     ...     found = overdue(at=tomorrow, settings=settings)
     ...     DeltaLakeInstrumentor().uninstrument()
-    >>> [(each.table.name, each.state.value, each.changes) for each in found.tables]
-    [('t', 'late', 6)]
+    >>> (table,) = found.tables
+    >>> table.table.name, table.state.value, table.changes
+    ('t', 'late', 6)
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
     return read_overdue(ledger, table, at=in_utc(at), since=in_utc(since), tolerance=tolerance)

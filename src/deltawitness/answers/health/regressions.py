@@ -71,8 +71,9 @@ def regressions(  # noqa: PLR0913 - keyword-only options
     ...         raise OSError
     ...     found = regressions(settings=settings)
     ...     DeltaLakeInstrumentor().uninstrument()
-    >>> [(each.kind.value, each.job, each.error_type) for each in found.regressions]
-    [('broken', 'load', 'OSError')]
+    >>> (broken,) = found.regressions
+    >>> broken.kind.value, broken.job, broken.error_type
+    ('broken', 'load', 'OSError')
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
     return read_regressions(ledger, job, at=in_utc(at), min_seconds=min_seconds)
