@@ -109,7 +109,7 @@ def print_overdue(console: Console, found: OverdueResult, *, show_all: bool = Fa
         print_line(console, "runs that ended ok and changed nothing:")
         print_table(console, _EMPTY, cells)
     if unknown:
-        line = f"{count_of(unknown, 'table has', 'tables have')} fewer than 5 changes: never late"
+        line = f"{count_of(unknown, 'table has', 'tables have')} too few changes to be late"
         print_line(console, f"note: {line}")
 
 

@@ -95,6 +95,15 @@ def test_all_changes_of_a_service_count(ledger, tmp_path):
     assert [each.table.name for each in late] == ["events"]
 
 
+def test_the_changes_of_one_session_are_no_cadence(ledger, tmp_path):
+    """A run that ended and wrote a table ten times in a minute need not be repeated."""
+    session = ledger.run("explore", AT, rows=None)
+    for second in range(10):
+        ledger.write("scratch", AT + timedelta(seconds=second), 5, job="explore", run_id=session)
+    result = found(ledger, tmp_path, at=AT + DAY)
+    assert (state_of(result), result.tables[0].changes) == (TableState.UNKNOWN, 10)
+
+
 def test_writes_that_change_no_row_do_not_count(ledger, tmp_path):
     daily(ledger)
     ledger.write("load", AT, 0, job="load", run_id="x")

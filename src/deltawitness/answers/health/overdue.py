@@ -180,7 +180,7 @@ def cadence_of(
         run_id=last.run_id,
         changes=len(changes),
     )
-    if len(gaps) < _LEAST_GAPS:
+    if len(gaps) < _LEAST_GAPS or _is_of_one_session(writes):
         return found
     typical = Typical.of(gaps)
     longest = max(typical.center + tolerance * typical.spread, quantile(gaps, 0.9))
@@ -191,6 +191,12 @@ def cadence_of(
         interval_seconds=typical.center,
         due=found.last + timedelta(seconds=limit),
     )
+
+
+def _is_of_one_session(writes: Sequence[PastWrite]) -> bool:
+    """Return whether one run that ended has made all changes: nothing says that there will be another one."""
+    changing = [each for each in writes if each.has_changed]
+    return len(changing) == 1 and changing[0].run_id is not None and changing[0].is_complete
 
 
 def _state(age: float, limit: float, interval: float) -> TableState:

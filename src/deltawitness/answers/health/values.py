@@ -30,7 +30,7 @@ class TableState(StrEnum):
     STOPPED = "stopped"
     """Late by more than 30 intervals and more than 30 days: nothing seems to write it any more."""
     UNKNOWN = "unknown"
-    """There are not enough writes to know how often it is written."""
+    """There are not enough changes to know how often it is written, or one run that ended made all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
