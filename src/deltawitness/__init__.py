@@ -42,21 +42,6 @@ if TYPE_CHECKING:
         RowExample,
         TableDiff,
     )
-    from deltawitness.answers.health.ci_report import ci_report
-    from deltawitness.answers.health.ci_values import CiCheck, CiProblem, CiReport
-    from deltawitness.answers.health.freshness import FreshnessWatch, watch_freshness
-    from deltawitness.answers.health.overdue import overdue
-    from deltawitness.answers.health.regressions import regressions
-    from deltawitness.answers.health.values import (
-        EmptyRun,
-        OverdueResult,
-        Regression,
-        RegressionKind,
-        RegressionResult,
-        TableCadence,
-        TableState,
-        UnusualVolume,
-    )
     from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
     from deltawitness.answers.lineage_graph import (
         EdgeKind,
@@ -69,6 +54,21 @@ if TYPE_CHECKING:
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
     from deltawitness.answers.shown_commit import ShownCommit
     from deltawitness.answers.shown_run import RunOutput, RunProcess, ShownRun, TraceLink
+    from deltawitness.answers.trends.ci_report import ci_report
+    from deltawitness.answers.trends.ci_values import CiCheck, CiProblem, CiReport
+    from deltawitness.answers.trends.freshness import FreshnessWatch, watch_freshness
+    from deltawitness.answers.trends.overdue import overdue
+    from deltawitness.answers.trends.regressions import regressions
+    from deltawitness.answers.trends.values import (
+        EmptyRun,
+        OverdueResult,
+        Regression,
+        RegressionKind,
+        RegressionResult,
+        TableCadence,
+        TableState,
+        UnusualVolume,
+    )
     from deltawitness.answers.undo import undo
     from deltawitness.answers.undo_plan import LaterCommit, UndoPlan, UndoState, UndoTable
     from deltawitness.app_transactions import OnceBlock, exactly_once, once
@@ -175,9 +175,9 @@ _MODULES = {
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CallSite": "call_site",
-    "CiCheck": "answers.health.ci_values",
-    "CiProblem": "answers.health.ci_values",
-    "CiReport": "answers.health.ci_values",
+    "CiCheck": "answers.trends.ci_values",
+    "CiProblem": "answers.trends.ci_values",
+    "CiReport": "answers.trends.ci_values",
     "ColumnChange": "answers.diff.table_values",
     "ColumnStatistics": "answers.diff.table_values",
     "CommitMetadata": "commit",
@@ -199,7 +199,7 @@ _MODULES = {
     "DistributedWriteResult": "distributed.result",
     "DrainResult": "ledger.drain.drain",
     "EdgeKind": "answers.lineage_graph",
-    "EmptyRun": "answers.health.values",
+    "EmptyRun": "answers.trends.values",
     "ErrorType": "semconv",
     "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
@@ -208,7 +208,7 @@ _MODULES = {
     "FileChanges": "answers.diff.table_values",
     "Finding": "ledger.integrity",
     "FoldResult": "ledger.drain.fold",
-    "FreshnessWatch": "answers.health.freshness",
+    "FreshnessWatch": "answers.trends.freshness",
     "Impact": "answers.impact_report",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
@@ -236,7 +236,7 @@ _MODULES = {
     "OnError": "cache.entries.policy",
     "OnceBlock": "app_transactions",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
-    "OverdueResult": "answers.health.values",
+    "OverdueResult": "answers.trends.values",
     "PhantomRow": "ledger.reconcile.findings",
     "Problem": "ledger.integrity",
     "PropertyChange": "answers.diff.table_values",
@@ -244,9 +244,9 @@ _MODULES = {
     "Receipt": "commit.receipts",
     "Receipts": "observe.receipts",
     "ReconcilePlan": "ledger.reconcile.plan",
-    "Regression": "answers.health.values",
-    "RegressionKind": "answers.health.values",
-    "RegressionResult": "answers.health.values",
+    "Regression": "answers.trends.values",
+    "RegressionKind": "answers.trends.values",
+    "RegressionResult": "answers.trends.values",
     "Requirement": "settings",
     "ReservedKeys": "settings",
     "RowChanges": "answers.diff.table_values",
@@ -267,10 +267,10 @@ _MODULES = {
     "Settings": "settings",
     "ShownCommit": "answers.shown_commit",
     "ShownRun": "answers.shown_run",
-    "TableCadence": "answers.health.values",
+    "TableCadence": "answers.trends.values",
     "TableDiff": "answers.diff.table_values",
     "TableNames": "settings",
-    "TableState": "answers.health.values",
+    "TableState": "answers.trends.values",
     "TableVersion": "answers.rows",
     "TestedVersion": "answers.bisect_values",
     "TraceLink": "answers.shown_run",
@@ -279,7 +279,7 @@ _MODULES = {
     "UndoTable": "answers.undo_plan",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
-    "UnusualVolume": "answers.health.values",
+    "UnusualVolume": "answers.trends.values",
     "Verdict": "cache.verify.verifier",
     "VerifyResult": "cache.verify.verifier",
     "WriteEvent": "events",
@@ -297,7 +297,7 @@ _MODULES = {
     "blame": "answers.blame",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
-    "ci_report": "answers.health.ci_report",
+    "ci_report": "answers.trends.ci_report",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
     "errors": "answers.questions",
@@ -311,12 +311,12 @@ _MODULES = {
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "once": "app_transactions",
-    "overdue": "answers.health.overdue",
+    "overdue": "answers.trends.overdue",
     "plan_hash": "hashing",
     "plan_shape_hash": "hashing",
     "read_commit_metadata": "commit",
     "receipts": "observe.receipts",
-    "regressions": "answers.health.regressions",
+    "regressions": "answers.trends.regressions",
     "run_environment": "propagation",
     "runs": "answers.questions",
     "schema_hash": "hashing",
@@ -324,7 +324,7 @@ _MODULES = {
     "show": "answers.questions",
     "table_id": "locations",
     "undo": "answers.undo",
-    "watch_freshness": "answers.health.freshness",
+    "watch_freshness": "answers.trends.freshness",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }

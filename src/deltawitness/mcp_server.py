@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.diff.question import diff
-from deltawitness.answers.health.overdue import overdue
-from deltawitness.answers.health.regressions import regressions
 from deltawitness.answers.json_values import json_value
 from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
+from deltawitness.answers.trends.overdue import overdue
+from deltawitness.answers.trends.regressions import regressions
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.extras import require
 from deltawitness.redaction import message_for_ledger

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.answers.health.ci_report import FAIL_ON, read_ci_report
-from deltawitness.answers.health.ci_values import CiCheck
-from deltawitness.answers.health.overdue import TOLERANCE
-from deltawitness.answers.health.regressions import MIN_SECONDS
+from deltawitness.answers.trends.ci_report import FAIL_ON, read_ci_report
+from deltawitness.answers.trends.ci_values import CiCheck
+from deltawitness.answers.trends.overdue import TOLERANCE
+from deltawitness.answers.trends.regressions import MIN_SECONDS
 from deltawitness.cli.console import FAILED, JsonOption, errors_exit_with_2, print_json
 from deltawitness.cli.durations import AtOption, SinceOption
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.answers.health.overdue import TOLERANCE, read_overdue
+from deltawitness.answers.trends.overdue import TOLERANCE, read_overdue
 from deltawitness.cli.console import (
     FAILED,
     JsonOption,
@@ -19,7 +19,7 @@ from deltawitness.cli.console import (
 )
 from deltawitness.cli.durations import AtOption, SinceOption
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
-from deltawitness.report.health import print_overdue
+from deltawitness.report.trends import print_overdue
 
 __all__ = ["overdue_command"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.answers.health.regressions import MIN_SECONDS, read_regressions
+from deltawitness.answers.trends.regressions import MIN_SECONDS, read_regressions
 from deltawitness.cli.console import (
     FAILED,
     JsonOption,
@@ -19,7 +19,7 @@ from deltawitness.cli.console import (
 )
 from deltawitness.cli.durations import AtOption
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
-from deltawitness.report.health import print_regressions
+from deltawitness.report.trends import print_regressions
 
 __all__ = ["regressions_command"]
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from deltawitness import regressions
-from deltawitness.answers.health.values import RegressionKind
+from deltawitness.answers.trends.values import RegressionKind
 from deltawitness.exceptions import LedgerLookupError
 from helpers.past_ledgers import AT, PastLedger
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from deltawitness import overdue
-from deltawitness.answers.health.values import TableState
+from deltawitness.answers.trends.values import TableState
 from deltawitness.exceptions import LedgerLookupError
 from helpers.past_ledgers import AT, PastLedger
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from deltawitness.answers.health.ci_values import CiProblem
 from deltawitness.answers.rows import RunRow
+from deltawitness.answers.trends.ci_values import CiProblem
 
 __all__ = ["MARKER", "report_text"]
 

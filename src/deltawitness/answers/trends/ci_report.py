@@ -6,20 +6,20 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from deltawitness.answers.health.ci_values import CiCheck, CiProblem, CiReport
-from deltawitness.answers.health.markdown import report_text
-from deltawitness.answers.health.overdue import TOLERANCE, read_overdue
-from deltawitness.answers.health.past import now
-from deltawitness.answers.health.regressions import MIN_SECONDS, read_regressions
-from deltawitness.answers.health.values import (
+from deltawitness.answers.lists import WriteFilter, list_runs, list_writes
+from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.rows import RunRow, WriteRow
+from deltawitness.answers.trends.ci_values import CiCheck, CiProblem, CiReport
+from deltawitness.answers.trends.markdown import report_text
+from deltawitness.answers.trends.overdue import TOLERANCE, read_overdue
+from deltawitness.answers.trends.past import now
+from deltawitness.answers.trends.regressions import MIN_SECONDS, read_regressions
+from deltawitness.answers.trends.values import (
     OverdueResult,
     Regression,
     RegressionKind,
     UnusualVolume,
 )
-from deltawitness.answers.lists import WriteFilter, list_runs, list_writes
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
-from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.events import Landed
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.semconv import CacheResult

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deltawitness.answers.health.overdue import TOLERANCE, cadence_of
-from deltawitness.answers.health.past import PastWrite, now, past_writes
-from deltawitness.answers.health.values import TableState
 from deltawitness.answers.lookup import table_condition
 from deltawitness.answers.questions import ledger_of, settings_with
+from deltawitness.answers.trends.overdue import TOLERANCE, cadence_of
+from deltawitness.answers.trends.past import PastWrite, now, past_writes
+from deltawitness.answers.trends.values import TableState
 from deltawitness.internal_errors import report
 from deltawitness.semconv import POLICY_CAP
 from deltawitness.settings import Settings, TableNames

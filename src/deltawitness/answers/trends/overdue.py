@@ -9,17 +9,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from deltawitness.answers.health.past import PastRun, PastWrite, now, past_runs, past_writes
-from deltawitness.answers.health.statistics import Typical, is_common, quantile
-from deltawitness.answers.health.values import (
+from deltawitness.answers.lookup import table_condition
+from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.trends.past import PastRun, PastWrite, now, past_runs, past_writes
+from deltawitness.answers.trends.statistics import Typical, is_common, quantile
+from deltawitness.answers.trends.values import (
     EmptyRun,
     OverdueResult,
     TableCadence,
     TableState,
     UnusualVolume,
 )
-from deltawitness.answers.lookup import table_condition
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
 

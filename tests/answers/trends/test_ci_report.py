@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from deltawitness import ci_report
-from deltawitness.answers.health.ci_values import CiCheck
-from deltawitness.answers.health.markdown import MARKER, escape
+from deltawitness.answers.trends.ci_values import CiCheck
+from deltawitness.answers.trends.markdown import MARKER, escape
 from helpers.past_ledgers import AT, PastLedger
 
 HOUR = timedelta(hours=1)

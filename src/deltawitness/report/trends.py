@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from deltawitness.answers.health.values import (
+from deltawitness.answers.trends.values import (
     OverdueResult,
     Regression,
     RegressionKind,
