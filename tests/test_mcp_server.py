@@ -62,12 +62,14 @@ def test_every_question_is_a_read_only_tool(folder):
 
 def test_answers_are_those_of_the_functions(folder):
     """Listings have rows, other answers are objects."""
-    runs, shown, diff = ask(
+    runs, shown, diff, health = ask(
         server_of(folder),
         ("runs", {"limit": 1}),
         ("show", {"name": "orders@1"}),
         ("diff", {"names": ["orders", 0, 1]}),
+        ("doctor", {"tables": ["orders"]}),
     )
+    assert len(health.structured_content["tables"]) == 1
     assert [row["job"] for row in runs.structured_content["rows"]] == ["correct"]
     assert shown.structured_content["operation"] == "DELETE"
     assert shown.structured_content["metrics"]["rows_deleted"] == 1

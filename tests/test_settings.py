@@ -16,6 +16,8 @@ VALID = {
     Env.DELIVERY_INTERVAL: ("0.5", "delivery_interval", 0.5),
     Env.QUEUE_SIZE: ("7", "queue_size", 7),
     Env.SINK_TIMEOUT: ("2", "sink_timeout", 2.0),
+    Env.COMPACTION_WAIT: ("0", "compaction_wait", 0.0),
+    Env.CAPTURE_PHASES: ("on", "capture_phases", True),
     Env.LANDED_TAIL: ("9", "landed_tail", 9),
     Env.TABLE_NAMES: ("metadata", "table_names", TableNames.METADATA),
 }
@@ -26,6 +28,8 @@ INVALID = {
     Env.DELIVERY_INTERVAL: ("0", "greater than 0"),
     Env.QUEUE_SIZE: ("many", "integer"),
     Env.SINK_TIMEOUT: ("4e3", "at most 3600"),
+    Env.COMPACTION_WAIT: ("-1", "from 0 to 3600"),
+    Env.CAPTURE_PHASES: ("maybe", "true, false"),
     Env.LANDED_TAIL: ("0", "from 1 to"),
     Env.TABLE_NAMES: ("full", "path, metadata, none"),
 }

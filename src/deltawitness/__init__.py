@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from deltawitness.answers.blame import blame
     from deltawitness.answers.blame_values import BlamedRow, BlamedWrite, BlameResult
+    from deltawitness.answers.cost import cost
+    from deltawitness.answers.cost_values import JobCost, TableCost
     from deltawitness.answers.diff.question import diff
     from deltawitness.answers.diff.run_values import (
         DiffCause,
@@ -42,6 +44,15 @@ if TYPE_CHECKING:
         RowExample,
         TableDiff,
     )
+    from deltawitness.answers.doctor import doctor
+    from deltawitness.answers.health.values import (
+        Health,
+        HealthCheck,
+        HealthFinding,
+        Severity,
+        SizeBucket,
+        TableHealth,
+    )
     from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
     from deltawitness.answers.lineage_graph import (
         EdgeKind,
@@ -52,6 +63,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
     from deltawitness.answers.rows import CountedOperation, RunRow, TableVersion, WriteRow
+    from deltawitness.answers.run_time import OperationTime, RunTime, time
     from deltawitness.answers.shown_commit import ShownCommit
     from deltawitness.answers.shown_run import RunOutput, RunProcess, ShownRun, TraceLink
     from deltawitness.answers.trends.ci_report import ci_report
@@ -105,6 +117,7 @@ if TYPE_CHECKING:
         WriteEvent,
         WriteIntent,
         WriteOutcome,
+        WritePhase,
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
@@ -209,11 +222,15 @@ _MODULES = {
     "Finding": "ledger.integrity",
     "FoldResult": "ledger.drain.fold",
     "FreshnessWatch": "answers.trends.freshness",
+    "Health": "answers.health.values",
+    "HealthCheck": "answers.health.values",
+    "HealthFinding": "answers.health.values",
     "Impact": "answers.impact_report",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
+    "JobCost": "answers.cost_values",
     "Landed": "events",
     "LaterCommit": "answers.undo_plan",
     "Ledger": "ledger.ledger",
@@ -235,6 +252,7 @@ _MODULES = {
     "ObservedWritePipeline": "pipeline.observed",
     "OnError": "cache.entries.policy",
     "OnceBlock": "app_transactions",
+    "OperationTime": "answers.run_time",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "OverdueResult": "answers.trends.values",
     "PhantomRow": "ledger.reconcile.findings",
@@ -259,16 +277,21 @@ _MODULES = {
     "RunRow": "answers.rows",
     "RunTable": "answers.diff.run_values",
     "RunTableDiff": "answers.diff.run_values",
+    "RunTime": "answers.run_time",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
     "ServeResult": "ledger.drain.serve",
     "SettingInfo": "installation.model",
     "SettingSource": "installation.model",
     "Settings": "settings",
+    "Severity": "answers.health.values",
     "ShownCommit": "answers.shown_commit",
     "ShownRun": "answers.shown_run",
+    "SizeBucket": "answers.health.values",
     "TableCadence": "answers.trends.values",
+    "TableCost": "answers.cost_values",
     "TableDiff": "answers.diff.table_values",
+    "TableHealth": "answers.health.values",
     "TableNames": "settings",
     "TableState": "answers.trends.values",
     "TableVersion": "answers.rows",
@@ -287,6 +310,7 @@ _MODULES = {
     "WriteIntent": "events",
     "WriteMode": "pipeline.pipeline",
     "WriteOutcome": "events",
+    "WritePhase": "events",
     "WritePipeline": "pipeline.pipeline",
     "WriteRequest": "pipeline.pipeline",
     "WriteResult": "pipeline.pipeline",
@@ -298,8 +322,10 @@ _MODULES = {
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "ci_report": "answers.trends.ci_report",
+    "cost": "answers.cost",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
+    "doctor": "answers.doctor",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
     "flush": "observe",
@@ -323,6 +349,7 @@ _MODULES = {
     "seam_states": "delta_rs.seam_states",
     "show": "answers.questions",
     "table_id": "locations",
+    "time": "answers.run_time",
     "undo": "answers.undo",
     "watch_freshness": "answers.trends.freshness",
     "write_distributed": "distributed.write",
@@ -391,11 +418,15 @@ __all__ = [
     "Finding",
     "FoldResult",
     "FreshnessWatch",
+    "Health",
+    "HealthCheck",
+    "HealthFinding",
     "Impact",
     "InMemoryDiagnosticsSink",
     "InfoResult",
     "InputVersion",
     "IntegrityResult",
+    "JobCost",
     "Landed",
     "LaterCommit",
     "Ledger",
@@ -417,6 +448,7 @@ __all__ = [
     "ObservedWritePipeline",
     "OnError",
     "OnceBlock",
+    "OperationTime",
     "OtelDiagnosticsSink",
     "OverdueResult",
     "PhantomRow",
@@ -443,16 +475,21 @@ __all__ = [
     "RunRow",
     "RunTable",
     "RunTableDiff",
+    "RunTime",
     "SeamState",
     "SeamStatus",
     "ServeResult",
     "SettingInfo",
     "SettingSource",
     "Settings",
+    "Severity",
     "ShownCommit",
     "ShownRun",
+    "SizeBucket",
     "TableCadence",
+    "TableCost",
     "TableDiff",
+    "TableHealth",
     "TableNames",
     "TableState",
     "TableVersion",
@@ -472,6 +509,7 @@ __all__ = [
     "WriteIntent",
     "WriteMode",
     "WriteOutcome",
+    "WritePhase",
     "WritePipeline",
     "WriteRequest",
     "WriteResult",
@@ -485,9 +523,11 @@ __all__ = [
     "cache_context",
     "cache_span",
     "ci_report",
+    "cost",
     "current_run",
     "diagnostics_sink",
     "diff",
+    "doctor",
     "errors",
     "exactly_once",
     "flush",
@@ -513,6 +553,7 @@ __all__ = [
     "show",
     "suppressed",
     "table_id",
+    "time",
     "undo",
     "watch_freshness",
     "write_distributed",

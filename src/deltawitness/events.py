@@ -33,6 +33,7 @@ __all__ = [
     "WriteEvent",
     "WriteIntent",
     "WriteOutcome",
+    "WritePhase",
     "WriteSink",
 ]
 
@@ -250,6 +251,21 @@ WriteOutcome: TypeAlias = Committed | NoCommit | Exported | Failed
 
 
 @dataclass(frozen=True, slots=True)
+class WritePhase:
+    """A phase of the engine's call, from the metrics of the engine.
+
+    Attributes:
+        name: `scan`, `rewrite`, `execute` (the rest of the execution) or `commit`.
+        start_ns: its start in nanoseconds after the start of the write.
+        duration_ns: its duration in nanoseconds. The engine reports milliseconds.
+    """
+
+    name: str
+    start_ns: int
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class WriteEvent:
     """One observed write. It is built once and passed to every sink.
 
@@ -266,6 +282,9 @@ class WriteEvent:
         thread: name of the calling thread.
         pid: process id.
         call_site: the line of the program that made the write.
+        overhead_ns: nanoseconds that the observation took on the calling thread, before and after the engine's
+            call; None if they were not measured.
+        phases: the phases of the engine's call; only with the setting `capture_phases`.
     """
 
     write_id: str
@@ -280,6 +299,8 @@ class WriteEvent:
     thread: str | None = None
     pid: int | None = None
     call_site: CallSite | None = None
+    overhead_ns: int | None = None
+    phases: tuple[WritePhase, ...] = ()
 
     @property
     def message(self) -> str | None:

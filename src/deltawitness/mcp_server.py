@@ -12,9 +12,12 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.answers.cost import cost
 from deltawitness.answers.diff.question import diff
+from deltawitness.answers.doctor import doctor
 from deltawitness.answers.json_values import json_value
 from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
+from deltawitness.answers.run_time import time
 from deltawitness.answers.trends.overdue import overdue
 from deltawitness.answers.trends.regressions import regressions
 from deltawitness.exceptions import DeltaWitnessError
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["mcp_server"]
 
 QUESTIONS: tuple[Callable[..., Any], ...] = (
-    *(show, runs, writes, errors, lineage, impact, diff),
+    *(show, runs, writes, errors, lineage, impact, diff, time, cost, doctor),
     *(overdue, regressions),
 )
 """Functions that only read. Each becomes a tool with its name, its documentation and its parameters."""
@@ -88,7 +91,9 @@ def _tool_of(
 ) -> Callable[..., dict[str, Any]]:
     """Return the function of a tool: without the parameters that the server sets; it returns a JSON object."""
     parameters = list(_parameters(question))
-    names = next((each.name for each in parameters if each.annotation == list[str | int]), None)
+    names = next(
+        (each.name for each in parameters if typing.get_origin(each.annotation) is list), None
+    )
 
     @functools.wraps(question)
     def answer(**arguments: Any) -> dict[str, Any]:
@@ -122,7 +127,8 @@ def _parameters(question: Callable[..., Any]) -> Iterator[inspect.Parameter]:
             continue
         annotation, default = types[each.name], each.default
         if each.kind is each.VAR_POSITIONAL:
-            annotation = list[annotation]  # type: ignore[valid-type]  # a type at run time
+            has_numbers = int in typing.get_args(annotation)
+            annotation = list[str | int] if has_numbers else list[str]
         if each.name == "limit" and default is None:
             default = LIMIT
         kind = inspect.Parameter.KEYWORD_ONLY

@@ -149,6 +149,17 @@ def _seconds(text: str) -> float:
     raise ValueError(msg)
 
 
+def _wait(text: str) -> float:
+    msg = "a number of seconds from 0 to 3600"
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(msg) from None
+    if 0 <= number <= 3600:  # noqa: PLR2004 - an hour
+        return number
+    raise ValueError(msg)
+
+
 def _count(text: str) -> int:
     msg = "an integer from 1 to 10000000"
     try:
@@ -241,6 +252,9 @@ class Settings:
         capture_registrations: add a ledger row per registered table
             (`DELTAWITNESS_CAPTURE_REGISTRATIONS`).
         capture_plan_metrics: collect operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
+        capture_phases: make child spans of the phases of writes (`DELTAWITNESS_CAPTURE_PHASES`).
+        compaction_wait: seconds that a compaction waits for another one
+            (`DELTAWITNESS_COMPACTION_WAIT`).
         cache_root: path or URI of the cache root, with the ledger (`DELTAWITNESS_ROOT` or
             `DELTAWITNESS_CACHE_ROOT`).
         ledger: write a ledger when there is a cache root (`DELTAWITNESS_LEDGER`).
@@ -294,6 +308,8 @@ class Settings:
     capture_queries: bool = _setting(Env.CAPTURE_QUERIES, _flag, False)  # noqa: FBT003 - the default
     capture_registrations: bool = _setting(Env.CAPTURE_REGISTRATIONS, _flag, False)  # noqa: FBT003 - the default
     capture_plan_metrics: bool = _setting(Env.CAPTURE_PLAN_METRICS, _flag, False)  # noqa: FBT003 - the default
+    capture_phases: bool = _setting(Env.CAPTURE_PHASES, _flag, False)  # noqa: FBT003 - the default
+    compaction_wait: float = _setting(Env.COMPACTION_WAIT, _wait, 60.0)
     cache_root: str | None = _setting(Env.CACHE_ROOT, _location, None)
     ledger: bool = _setting(Env.LEDGER, _flag, True)  # noqa: FBT003 - the default
     ledger_mode: LedgerMode = _setting(Env.LEDGER_MODE, _one_of(LedgerMode), LedgerMode.DIRECT)  # noqa: RUF009 - makes a field()

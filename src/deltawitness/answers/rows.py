@@ -102,6 +102,7 @@ class WriteRow:
     code_line: int | None = None
     code_function: str | None = None
     parts: int | None = None
+    overhead_ms: float | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self:

@@ -20,7 +20,9 @@ from deltawitness.cli.cache import (
 )
 from deltawitness.cli.ci_report import ci_report_command
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
+from deltawitness.cli.doctor import doctor_command
 from deltawitness.cli.errors import errors_command
 from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
@@ -39,6 +41,7 @@ from deltawitness.cli.overdue import overdue_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.regressions import regressions_command
 from deltawitness.cli.run import run_command
+from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
@@ -96,6 +99,9 @@ app.command("overdue")(with_storage_options(overdue_command))
 app.command("regressions")(with_storage_options(regressions_command))
 app.command("ci-report")(with_storage_options(ci_report_command))
 app.command("undo")(with_storage_options(undo_command))
+app.command("doctor")(with_storage_options(doctor_command))
+app.command("time")(with_storage_options(time_command))
+app.command("cost")(with_storage_options(cost_command))
 app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))

@@ -13,7 +13,7 @@ import functools
 import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,7 @@ from deltawitness.commit.seams import (
 )
 from deltawitness.delta_rs.absent_tables import take_absent
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
+from deltawitness.delta_rs.compaction_lease import CompactionGuard
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.seam_states import (
     SeamState,
@@ -108,7 +109,11 @@ class DeltaLakeSeams:
         self._leased = threading.local()
         self._source = threading.local()
         self._guards = WriteGuards(position_of)
+        self._compactions = CompactionGuard(observer.settings, only_when, self._diagnose)
         self._restore_whole_write: Callable[[], None] = _nothing
+
+    def _diagnose(self, name: str, properties: Mapping[str, object]) -> None:
+        self._observer.diagnostics.record_event(name, properties)
 
     def install(self) -> None:
         """Replace each seam that the installed delta-rs has with the parameters that are used here.
@@ -156,7 +161,8 @@ class DeltaLakeSeams:
 
         def observed(original: Call) -> Any:
             original = self._guards.guard(seam.name, original)
-            return observing(seam, feeding(original) if reads_rows else original)
+            call = observing(seam, feeding(original) if reads_rows else original)
+            return self._compactions.guard(seam.name, call)
 
         self._replacements.replace(owner, seam.name, observed)
 

@@ -116,11 +116,13 @@ class CallObserver:
         return write
 
     def _begin(self, template: WriteTemplate) -> InFlightWrite:
+        begun = time.perf_counter_ns()
         if not self._exporters.has_sdk:
             self._wrap_providers()
         run = current_run()
         record_write_in_span()
         write = InFlightWrite()
+        write.begun = begun
         write.template = template
         write.intent = template.intent
         write.run = run
@@ -144,9 +146,11 @@ class CallObserver:
         """Record that a write is in the engine: deliveries wait for it where they can."""
         self._under_way.add(write)
         self._recording.begin()
+        write.entered = time.perf_counter_ns()
 
     def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:
         """Start the clock of a write that was opened earlier: a merge that is executed now."""
+        write.begun = time.perf_counter_ns()
         write.base = table.version()
         write.started_at = now_ns()
         write.clock = time.perf_counter_ns()
@@ -298,6 +302,10 @@ class CallObserver:
             record_receipt(write, self.settings.landed_tail)
         except Exception as error:  # noqa: BLE001 - the event is delivered without a receipt
             report("receipt", error)
+        # Counted up to here: the queue, and the delivery thread, are not the caller's time.
+        ended = write.clock + write.duration_ns
+        before = max(0, write.entered - write.begun)
+        write.overhead_ns = before + max(0, time.perf_counter_ns() - ended)
         self._submit(write)
 
     def _submit(self, write: InFlightWrite) -> None:

@@ -38,6 +38,7 @@ from deltawitness.events import (
 from deltawitness.hashing import schema_hash
 from deltawitness.internal_errors import guarded_value
 from deltawitness.locations import table_id
+from deltawitness.observe.phases import phases_of
 from deltawitness.redaction import redacted_intent, redacted_run
 from deltawitness.run_origin import NO_ORIGIN
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.settings import Settings
 
-__all__ = ["complete_event", "minimal_event", "minimal_redacted_event"]
+__all__ = ["complete_event", "minimal_event", "minimal_redacted_event", "with_phases"]
 
 
 def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
@@ -57,6 +58,20 @@ def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
     """
     outcome = guarded_value("commit", lambda: _outcome(write, tail), None)
     return _event(write, _minimal_outcome(write) if outcome is None else outcome)
+
+
+def with_phases(write: InFlightWrite, event: WriteEvent) -> WriteEvent:
+    """Return the event with the phases of the engine's call; unchanged if they are not known.
+
+    Args:
+        write: what the caller's thread recorded.
+        event: its event.
+    """
+    if not isinstance(event.outcome, Committed):
+        return event
+    milliseconds = event.outcome.metrics.execution_ms
+    found = phases_of(event.duration_ns, milliseconds, _returned(write) or {})
+    return replace(event, phases=found)
 
 
 def minimal_event(write: InFlightWrite) -> WriteEvent:
@@ -122,6 +137,7 @@ def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
         thread=write.thread,
         pid=os.getpid(),
         call_site=write.call_site,
+        overhead_ns=write.overhead_ns,
     )
 
 

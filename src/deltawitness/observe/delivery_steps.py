@@ -10,7 +10,12 @@ from opentelemetry import trace
 from deltawitness.delivery import Step
 from deltawitness.events import WriteEvent, WriteSink
 from deltawitness.internal_errors import guarded_value, report
-from deltawitness.observe.completion import complete_event, minimal_event, minimal_redacted_event
+from deltawitness.observe.completion import (
+    complete_event,
+    minimal_event,
+    minimal_redacted_event,
+    with_phases,
+)
 from deltawitness.redaction import redact
 
 if TYPE_CHECKING:
@@ -83,6 +88,8 @@ class DeliverySteps:
         # First without I/O: reading the log may hang.
         write.event = minimal_event(write)
         write.event = complete_event(write, self._settings.landed_tail)
+        if self._settings.capture_phases:
+            write.event = with_phases(write, write.event)
         if write.receipt is not None:
             write.receipt.complete(write, write.event)
 

@@ -50,6 +50,9 @@ class InFlightWrite:
         started_at: nanoseconds since the Unix epoch.
         clock: `time.perf_counter_ns()` at the start.
         duration_ns: duration of the engine's call.
+        begun: `time.perf_counter_ns()` when the observation began.
+        entered: the same right before the engine's call; 0 if the engine was not called.
+        overhead_ns: nanoseconds that the observation took on the calling thread.
         thread: name of the calling thread.
         call_site: the line of the program that makes the write.
         base: the open table's version before the call; None without an open table.
@@ -84,6 +87,9 @@ class InFlightWrite:
     started_at: int
     clock: int
     duration_ns: int = 0
+    begun: int = 0
+    entered: int = 0
+    overhead_ns: int = 0
     thread: str
     call_site: CallSite | None = None
     base: int | None = None

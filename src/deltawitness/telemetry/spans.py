@@ -36,6 +36,7 @@ from deltawitness.semconv import (
     SCHEMA_URL,
     SCOPE_NAME,
     WITNESS_VERSION,
+    WRITE_PHASE,
     system_of,
 )
 from deltawitness.telemetry.attributes import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import TracerProvider
 
-    from deltawitness.events import WriteEvent, WriteIntent
+    from deltawitness.events import WriteEvent, WriteIntent, WritePhase
     from deltawitness.run_context import RunContext
 
 __all__ = ["RunSpans", "WriteSpans", "traceparent_of"]
@@ -106,14 +107,31 @@ class WriteSpans:
         tracer = self._deferred.tracer_for(span)
         return tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
 
-    @staticmethod
-    def close(event: WriteEvent, span: Span) -> None:
-        """End the span at the end time of the event, with the attributes of the event."""
+    def close(self, event: WriteEvent, span: Span) -> None:
+        """End the span at the end time of the event, with its attributes and a child span for each phase."""
         if span.is_recording():
+            for phase in event.phases:
+                self._add_phase(event, span, phase)
             span.set_attributes(guarded_value("spans", lambda: event_attributes(event), {}))
             if isinstance(event.outcome, Failed):
                 span.set_status(Status(StatusCode.ERROR, event.outcome.message))
         span.end(event.started_at + event.duration_ns)
+
+    def _add_phase(self, event: WriteEvent, span: Span, phase: WritePhase) -> None:
+        start = event.started_at + phase.start_ns
+        child = self._tracer.start_span(
+            phase.name,
+            trace.set_span_in_context(span),
+            SpanKind.INTERNAL,
+            {
+                DB_SYSTEM_NAME: system_of(event.intent.operation),
+                DB_OPERATION_NAME: event.intent.operation.value,
+                WRITE_PHASE: phase.name,
+            },
+            (),
+            start,
+        )
+        child.end(start + phase.duration_ns)
 
 
 def span_name(intent: WriteIntent) -> str:

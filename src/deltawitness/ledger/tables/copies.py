@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +91,8 @@ class TableCopies:
 
         try:
             return self._open_copy(table)
-        except (
-            NotCopiedError,
-            OSError,
-            DeltaError,
-        ):  # opening the table raises what the caller expects
-            return self.root.open_table(table)
+        except (NotCopiedError, OSError, DeltaError):
+            return self.root.open_table(table)  # raises what the caller expects
 
     def _open_copy(self, table: LedgerTable) -> DeltaTable | None:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
@@ -107,7 +101,7 @@ class TableCopies:
         log = source.log_files()
         if not log:
             return None
-        target = Path(tempfile.mkdtemp(prefix=f"{table.alias}-", dir=self._parent()))
+        target = Path(self._parent(), table.alias)
         for path, content in log.items():
             _write(target / path, content)
         opened = DeltaTable(target)
@@ -116,10 +110,13 @@ class TableCopies:
 
     def _parent(self) -> str:
         """Return the folder of the copies, which only its owner can read."""
+        import shutil  # noqa: PLC0415 - only for remote ledgers, and not at the end of the process
+        import tempfile  # noqa: PLC0415 - only for remote ledgers
+
         with self._lock:
             if self._folder is None:
                 self._folder = tempfile.mkdtemp(prefix="deltawitness-")
-                weakref.finalize(self, _remove, self._folder, os.getpid())
+                weakref.finalize(self, _remove, shutil.rmtree, self._folder, os.getpid())
             return self._folder
 
 
@@ -147,9 +144,9 @@ def open_readable(
     return {table: TableParts(table, main) for table, main in opened.items()}
 
 
-def _remove(folder: str, pid: int) -> None:
+def _remove(remove: Callable[..., object], folder: str, pid: int) -> None:
     if os.getpid() == pid:  # a forked child has the same object
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

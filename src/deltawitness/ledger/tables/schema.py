@@ -236,6 +236,11 @@ INVENTORY = LedgerTable(
         ("code_line", ColumnKind.COUNT, "line of the program's call"),
         ("code_function", ColumnKind.TEXT, "function of the program's call, with its module"),
         ("parts", ColumnKind.COUNT, "parts of a distributed write"),
+        (
+            "overhead_ms",
+            ColumnKind.NUMBER,
+            "milliseconds that the observation took on the calling thread",
+        ),
     ),
 )
 

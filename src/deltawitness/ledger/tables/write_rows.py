@@ -132,6 +132,9 @@ def event_row(
             "ledger", lambda: _inputs(event.intent.run_inputs, redacted.intent.run_inputs), None
         ),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
+        "overhead_ms": None
+        if event.overhead_ns is None
+        else event.overhead_ns / _NANOSECONDS_PER_MS,
         **_outcome_columns(event, messages),
         "thread": guarded_value("ledger", lambda: _thread(event), None),
         **guarded_value("ledger", process_columns, {}),
