@@ -27,7 +27,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from deltawitness import table_id
+from deltawitness import ColumnUse, table_id
+from deltawitness.column_sources import ColumnSource, WriteColumns
 
 DAYS = 180
 TABLES = 200
@@ -59,6 +60,16 @@ OPERATIONS = (
     ("UPDATE", "update", None),
     ("OPTIMIZE", "optimize", None),
 )
+
+
+COLUMNS = WriteColumns(
+    {
+        "id": (ColumnSource(0, "id", ColumnUse.IDENTITY),),
+        "city": (ColumnSource(0, "city", ColumnUse.IDENTITY),),
+        "euros": tuple(ColumnSource(0, name, ColumnUse.TRANSFORMATION) for name in ("euros", "id")),
+    },
+    (ColumnSource(0, "city", ColumnUse.FILTER),),
+).to_text()
 
 
 class History:
@@ -122,6 +133,7 @@ class History:
             "mode": mode,
             "schema_hash": f"{table:032x}",
             "inputs": [self.input_of(table)],
+            "column_lineage": COLUMNS,
             "duration_ms": source.random() * 100,
             "host": f"worker-{source.randrange(8)}",
             "pid": source.randrange(1000, 30_000),
@@ -259,7 +271,9 @@ COMMANDS = (
     "lineage {table}",
     "lineage {table}@17",
     "lineage {table} --history --depth 20",
+    "lineage {table} --columns",
     "lineage table_0@17 --down",
+    "lineage table_0@17 --down --column euros",
     "impact {table}",
     "impact table_0",
     "impact table_0@17",

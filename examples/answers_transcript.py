@@ -31,6 +31,8 @@ LINES = (
     "# What was a table made from? The program compacts the orders first, which changes no row.",
     "deltawitness run --quiet --job totals -- python totals.py lake",
     "deltawitness lineage report",
+    "# From which columns were the totals made?",
+    "deltawitness lineage totals --columns",
     "# The orders change: what depends on them, and what is stale now?",
     "deltawitness run --quiet --job late -- python late_orders.py lake",
     "deltawitness impact orders",

@@ -20,6 +20,7 @@ VALID = {
     Env.CAPTURE_PHASES: ("on", "capture_phases", True),
     Env.LANDED_TAIL: ("9", "landed_tail", 9),
     Env.TABLE_NAMES: ("metadata", "table_names", TableNames.METADATA),
+    Env.EXPECTATIONS: ("/rules.toml", "expectations", "/rules.toml"),
 }
 
 INVALID = {
@@ -32,6 +33,7 @@ INVALID = {
     Env.CAPTURE_PHASES: ("maybe", "true, false"),
     Env.LANDED_TAIL: ("0", "from 1 to"),
     Env.TABLE_NAMES: ("full", "path, metadata, none"),
+    Env.EXPECTATIONS: ("s3://lake/rules.toml", "a local file"),
 }
 
 

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     )
     from deltawitness.answers.blame import blame
     from deltawitness.answers.blame_values import BlamedRow, BlamedWrite, BlameResult
+    from deltawitness.answers.column_graph import (
+        ColumnEdge,
+        ColumnLineage,
+        RowsEdge,
+        TableColumn,
+        UnknownColumns,
+    )
+    from deltawitness.answers.columns import column_lineage
     from deltawitness.answers.cost import cost
     from deltawitness.answers.cost_values import JobCost, TableCost
     from deltawitness.answers.diff.question import diff
@@ -94,6 +102,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -108,6 +117,8 @@ if TYPE_CHECKING:
     from deltawitness.events import (
         CommitMetrics,
         Committed,
+        ExpectationCheck,
+        ExpectationReport,
         Exported,
         Failed,
         InputVersion,
@@ -120,6 +131,7 @@ if TYPE_CHECKING:
         WritePhase,
         WriteSink,
     )
+    from deltawitness.expectations import ExpectationBlock, Within, expect, within
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
     from deltawitness.installation.info import info
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
@@ -154,7 +166,13 @@ if TYPE_CHECKING:
     from deltawitness.propagation import run_environment
     from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
-    from deltawitness.semconv import CacheScope, ErrorType
+    from deltawitness.semconv import (
+        CacheScope,
+        ErrorType,
+        ExpectationAction,
+        ExpectationResult,
+        ExpectationRule,
+    )
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -192,7 +210,10 @@ _MODULES = {
     "CiProblem": "answers.trends.ci_values",
     "CiReport": "answers.trends.ci_values",
     "ColumnChange": "answers.diff.table_values",
+    "ColumnEdge": "answers.column_graph",
+    "ColumnLineage": "answers.column_graph",
     "ColumnStatistics": "answers.diff.table_values",
+    "ColumnUse": "column_sources",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
@@ -214,6 +235,12 @@ _MODULES = {
     "EdgeKind": "answers.lineage_graph",
     "EmptyRun": "answers.trends.values",
     "ErrorType": "semconv",
+    "ExpectationAction": "semconv",
+    "ExpectationBlock": "expectations",
+    "ExpectationCheck": "events",
+    "ExpectationReport": "events",
+    "ExpectationResult": "semconv",
+    "ExpectationRule": "semconv",
     "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
@@ -269,6 +296,7 @@ _MODULES = {
     "ReservedKeys": "settings",
     "RowChanges": "answers.diff.table_values",
     "RowExample": "answers.diff.table_values",
+    "RowsEdge": "answers.column_graph",
     "RunDiff": "answers.diff.run_values",
     "RunDifference": "answers.diff.run_values",
     "RunOrigin": "run_origin",
@@ -289,6 +317,7 @@ _MODULES = {
     "ShownRun": "answers.shown_run",
     "SizeBucket": "answers.health.values",
     "TableCadence": "answers.trends.values",
+    "TableColumn": "answers.column_graph",
     "TableCost": "answers.cost_values",
     "TableDiff": "answers.diff.table_values",
     "TableHealth": "answers.health.values",
@@ -300,11 +329,13 @@ _MODULES = {
     "UndoPlan": "answers.undo_plan",
     "UndoState": "answers.undo_plan",
     "UndoTable": "answers.undo_plan",
+    "UnknownColumns": "answers.column_graph",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "UnusualVolume": "answers.trends.values",
     "Verdict": "cache.verify.verifier",
     "VerifyResult": "cache.verify.verifier",
+    "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
@@ -322,12 +353,14 @@ _MODULES = {
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "ci_report": "answers.trends.ci_report",
+    "column_lineage": "answers.columns",
     "cost": "answers.cost",
     "diagnostics_sink": "telemetry.diagnostics",
     "diff": "answers.diff.question",
     "doctor": "answers.doctor",
     "errors": "answers.questions",
     "exactly_once": "app_transactions",
+    "expect": "expectations",
     "flush": "observe",
     "history": "commit",
     "impact": "answers.questions",
@@ -352,6 +385,7 @@ _MODULES = {
     "time": "answers.run_time",
     "undo": "answers.undo",
     "watch_freshness": "answers.trends.freshness",
+    "within": "expectations",
     "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
@@ -388,7 +422,10 @@ __all__ = [
     "CiProblem",
     "CiReport",
     "ColumnChange",
+    "ColumnEdge",
+    "ColumnLineage",
     "ColumnStatistics",
+    "ColumnUse",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
@@ -410,6 +447,12 @@ __all__ = [
     "EdgeKind",
     "EmptyRun",
     "ErrorType",
+    "ExpectationAction",
+    "ExpectationBlock",
+    "ExpectationCheck",
+    "ExpectationReport",
+    "ExpectationResult",
+    "ExpectationRule",
     "ExpireResult",
     "Explanation",
     "Exported",
@@ -466,6 +509,7 @@ __all__ = [
     "ReservedKeys",
     "RowChanges",
     "RowExample",
+    "RowsEdge",
     "RunContext",
     "RunDiff",
     "RunDifference",
@@ -487,6 +531,7 @@ __all__ = [
     "ShownRun",
     "SizeBucket",
     "TableCadence",
+    "TableColumn",
     "TableCost",
     "TableDiff",
     "TableHealth",
@@ -498,12 +543,14 @@ __all__ = [
     "UndoPlan",
     "UndoState",
     "UndoTable",
+    "UnknownColumns",
     "UnreadableTable",
     "UnrecordedWrite",
     "UnusualVolume",
     "Verdict",
     "Verified",
     "VerifyResult",
+    "Within",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",
@@ -523,6 +570,7 @@ __all__ = [
     "cache_context",
     "cache_span",
     "ci_report",
+    "column_lineage",
     "cost",
     "current_run",
     "diagnostics_sink",
@@ -530,6 +578,7 @@ __all__ = [
     "doctor",
     "errors",
     "exactly_once",
+    "expect",
     "flush",
     "history",
     "impact",
@@ -556,6 +605,7 @@ __all__ = [
     "time",
     "undo",
     "watch_freshness",
+    "within",
     "write_distributed",
     "writes",
 ]

@@ -139,6 +139,7 @@ _WEAK_TEXTS = (
 )
 
 _PLAIN_CLASSES = {
+    "ExpectationError": ErrorType.EXPECTATION_FAILED,
     "PanicException": ErrorType.ENGINE_PANIC,
     "RequirementError": ErrorType.REQUIREMENT_MISSING,
     "SchemaMismatchError": ErrorType.SCHEMA_MISMATCH,

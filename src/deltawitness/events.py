@@ -15,6 +15,8 @@ from deltawitness.semconv import (
     CacheResult,
     CacheScope,
     ErrorType,
+    ExpectationResult,
+    ExpectationRule,
     Operation,
 )
 
@@ -24,6 +26,8 @@ __all__ = [
     "UNCHANGED",
     "CommitMetrics",
     "Committed",
+    "ExpectationCheck",
+    "ExpectationReport",
     "Exported",
     "Failed",
     "InputVersion",
@@ -74,6 +78,8 @@ class WriteIntent:
             write was not necessarily made from all of them.
         message: why the write is made, of an enclosing :func:`deltawitness.cache_context`.
         parts: number of parts of a distributed write; None for any other write.
+        column_lineage: from which columns the write made its columns, as JSON
+            (:mod:`deltawitness.column_sources`); None for a write without a plan.
     """
 
     operation: Operation
@@ -91,6 +97,7 @@ class WriteIntent:
     run_inputs: tuple[InputVersion, ...] = ()
     message: str | None = None
     parts: int | None = None
+    column_lineage: str | None = None
 
 
 METRIC_MEANINGS: Mapping[str, str] = {
@@ -181,6 +188,8 @@ class NoCommitReason(StrEnum):
     """Mode `ignore` on a table that exists."""
     ALREADY_COMMITTED = "already_committed"
     """An earlier write with the same key of :class:`deltawitness.once` had made the commit."""
+    QUARANTINED = "quarantined"
+    """The rows do not meet an expectation, and were written to a quarantine table."""
     NOT_FOUND = "not_found"
     """The engine reported success, but no commit of this write was found in the log."""
 
@@ -266,6 +275,65 @@ class WritePhase:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectationCheck:
+    """The result of one rule of an expectation for the rows of one write.
+
+    Attributes:
+        rule: kind of the rule.
+        columns: the columns that the rule is about; empty for `rows_added` and `schema`.
+        is_met: whether the rows meet the rule; None if it could not be checked for this write.
+        observed: what was counted: rows, nulls, rows with a repeated key, rows with another value, or
+            columns that differ; None if nothing was counted.
+        detail: what was observed and what is allowed, or why the rule was not checked.
+
+    >>> ExpectationCheck(
+    ...     ExpectationRule.NULLS, ("id",), False, 2, "2 nulls, at most 0 allowed"
+    ... ).label
+    'nulls(id)'
+    """
+
+    rule: ExpectationRule
+    columns: tuple[str, ...]
+    is_met: bool | None
+    observed: int | None
+    detail: str
+
+    @property
+    def label(self) -> str:
+        """The rule with its columns."""
+        columns = ",".join(self.columns)
+        return f"{self.rule.value}({columns})" if columns else self.rule.value
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectationReport:
+    """The results of all expectations of one write.
+
+    Attributes:
+        result: what happened to the write.
+        checks: the result of each rule.
+        quarantine: location of the table with the rows of a quarantined write, without credentials.
+    """
+
+    result: ExpectationResult
+    checks: tuple[ExpectationCheck, ...]
+    quarantine: str | None = None
+
+    @property
+    def unmet(self) -> tuple[ExpectationCheck, ...]:
+        """The rules that the rows do not meet."""
+        return tuple(check for check in self.checks if check.is_met is False)
+
+    @property
+    def checked(self) -> tuple[ExpectationCheck, ...]:
+        """The rules that were checked."""
+        return tuple(check for check in self.checks if check.is_met is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class WriteEvent:
     """One observed write. It is built once and passed to every sink.
 
@@ -285,6 +353,7 @@ class WriteEvent:
         overhead_ns: nanoseconds that the observation took on the calling thread, before and after the engine's
             call; None if they were not measured.
         phases: the phases of the engine's call; only with the setting `capture_phases`.
+        expectations: results of the expectations that the program has for the write; None without any.
     """
 
     write_id: str
@@ -301,6 +370,7 @@ class WriteEvent:
     call_site: CallSite | None = None
     overhead_ns: int | None = None
     phases: tuple[WritePhase, ...] = ()
+    expectations: ExpectationReport | None = None
 
     @property
     def message(self) -> str | None:

@@ -8,6 +8,7 @@
     ├── WriteRequestError       (ValueError)   a write request that cannot be written
     ├── StatementError          (ValueError)   a SQL statement that cannot run on a Delta table
     ├── RequirementError        (RuntimeError) a write without the run, job or message that settings require
+    ├── ExpectationError        (RuntimeError) rows that do not meet an expectation of the program
     ├── OnceError               (RuntimeError) a write of a `once` block that cannot be made exactly once
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
@@ -22,6 +23,11 @@ The warnings are :class:`RepeatedStatementWarning` and :class:`CommitKeyWarning`
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deltawitness.events import ExpectationReport
+
 __all__ = [
     "CacheError",
     "CommitKeyWarning",
@@ -29,6 +35,7 @@ __all__ = [
     "ConfigurationError",
     "DeltaWitnessError",
     "DiffError",
+    "ExpectationError",
     "LedgerLookupError",
     "MetadataKeyError",
     "MissingExtraError",
@@ -67,6 +74,23 @@ class RequirementError(DeltaWitnessError, RuntimeError):
 
     The engine was not called. The message says what to set.
     """
+
+
+class ExpectationError(DeltaWitnessError, RuntimeError):
+    """The rows of a write do not meet an expectation with `on_failure="fail"`. Nothing was committed.
+
+    Attributes:
+        report: the result of each rule (:class:`deltawitness.ExpectationReport`); None if the expectation
+            was refused before any rule was checked.
+    """
+
+    def __init__(self, message: str, report: ExpectationReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message and the report, so that a worker can return the error."""
+        return type(self), (self.args[0], self.report)
 
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):

@@ -167,6 +167,15 @@ _LITERAL_TYPES = re.compile(
 )
 
 
+def is_anonymous(name: str) -> bool:
+    """Return whether the engine has generated the name of a table, which is another one in each process.
+
+    >>> is_anonymous("c0123456789abcdef0123456789abcdef"), is_anonymous("orders")
+    (True, False)
+    """
+    return _ANONYMOUS.fullmatch(name) is not None
+
+
 def plan_hash(frame: Any) -> str:
     """Return the hash of a DataFrame's plan, including its literals.
 

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.answers.columns import column_lineage
 from deltawitness.answers.cost import cost
 from deltawitness.answers.diff.question import diff
 from deltawitness.answers.doctor import doctor
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["mcp_server"]
 
 QUESTIONS: tuple[Callable[..., Any], ...] = (
-    *(show, runs, writes, errors, lineage, impact, diff, time, cost, doctor),
+    *(show, runs, writes, errors, lineage, column_lineage, impact, diff, time, cost, doctor),
     *(overdue, regressions),
 )
 """Functions that only read. Each becomes a tool with its name, its documentation and its parameters."""

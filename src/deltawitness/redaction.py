@@ -137,6 +137,7 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
         outcome=_redacted_outcome(event.outcome, event.intent.table_uri),
         table_id=_keyed(event.table_id, event.intent.table_uri, settings),
         thread=None,
+        expectations=event.expectations and replace(event.expectations, quarantine=None),
     )
 
 

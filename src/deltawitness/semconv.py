@@ -92,6 +92,36 @@ class CacheResult(StrEnum):
     ERROR = "error"
 
 
+class ExpectationAction(StrEnum):
+    """What happens to a write whose rows do not meet an expectation."""
+
+    FAIL = "fail"
+    """The write raises `ExpectationError` and commits nothing."""
+    WARN = "warn"
+    """The write commits; a warning is logged."""
+    QUARANTINE = "quarantine"
+    """The rows are written to another table, and nothing is committed to this one."""
+
+
+class ExpectationResult(StrEnum):
+    """Result of the expectations of a write (`deltawitness.expectation.result`)."""
+
+    PASSED = "passed"
+    WARNED = "warned"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+
+
+class ExpectationRule(StrEnum):
+    """Kind of a rule of an expectation (`deltawitness.expectation.rule`)."""
+
+    ROWS_ADDED = "rows_added"
+    SCHEMA = "schema"
+    NULLS = "nulls"
+    UNIQUE = "unique"
+    VALUES = "values"
+
+
 class Operation(StrEnum):
     """The engine's operation (`db.operation.name`), spelled as in the Delta log if it is recorded there."""
 
@@ -163,6 +193,8 @@ class ErrorType(StrEnum):
     ENGINE_PANIC = "engine_panic"
     REQUIREMENT_MISSING = "requirement_missing"
     """The settings require a run, a job or a message, and the write has none."""
+    EXPECTATION_FAILED = "expectation_failed"
+    """The rows of the write do not meet an expectation of the program."""
     OTHER = "_OTHER"
     """Fallback of the OpenTelemetry conventions for an error outside the set."""
 
@@ -201,8 +233,17 @@ class CommitKey(StrEnum):
     MESSAGE = "message"
     AUTHOR = "author"
     CODE_VERSION = "code_version"
+    EXPECTATION_RESULT = "expectation_result"
+    EXPECTATIONS = "expectations"
+    EXPECTATIONS_UNMET = "expectations_unmet"
     WITNESS_VERSION = "witness_version"
 
+
+QUARANTINED_WRITE: Final = "quarantined_write"
+"""The commit key of a quarantine table: the id of the write whose rows were written there instead."""
+
+QUARANTINE_REASON: Final = "quarantine_reason"
+"""The commit key of the same commit: the rules that the rows do not meet."""
 
 CACHE_ENTRY: Final = "cache_entry"
 """The commit key in which a cache stores the inputs of an entry, as JSON."""
@@ -336,6 +377,12 @@ WRITE_ID: Final = "deltawitness.write.id"
 WRITE_PARTS: Final = "deltawitness.write.parts"
 WRITE_PHASE: Final = "deltawitness.write.phase"
 """Number of parts of a distributed write."""
+EXPECTATION_RESULT: Final = "deltawitness.expectation.result"
+"""Result of the expectations of a write: a value of :class:`ExpectationResult`."""
+EXPECTATION_RULE: Final = "deltawitness.expectation.rule"
+"""Kind of a rule, on metrics: a value of :class:`ExpectationRule`."""
+EXPECTATIONS_UNMET: Final = "deltawitness.expectation.unmet"
+"""Kinds of the rules that the rows of a write do not meet."""
 COMPONENT: Final = "deltawitness.component"
 """The component of an internal error or of a dropped event, from a closed set."""
 EVENT_KIND: Final = "deltawitness.event.kind"
@@ -390,6 +437,7 @@ METRIC_EXPORT_ROWS: Final = "deltawitness.export.rows"
 METRIC_EXPORT_FILES: Final = "deltawitness.export.files"
 METRIC_EXPORT_SIZE: Final = "deltawitness.export.size"
 METRIC_STATEMENT_REPEATS: Final = "deltawitness.statement.repeats"
+METRIC_EXPECTATIONS: Final = "deltawitness.expectations"
 METRIC_INTERNAL_ERRORS: Final = "deltawitness.internal.errors"
 METRIC_EVENTS_DROPPED: Final = "deltawitness.events.dropped"
 METRIC_SPOOL_PENDING: Final = "deltawitness.spool.pending"
@@ -549,6 +597,8 @@ class Env(StrEnum):
     """Set for child processes: the id of the run, which of `run` and `job` were not chosen, and the job."""
     REQUIRE = "DELTAWITNESS_REQUIRE"
     """Refuse writes without a `run`, a `job` or a `message`: one or several of these, separated by commas."""
+    EXPECTATIONS = "DELTAWITNESS_EXPECTATIONS"
+    """TOML file with [expectations](expectations.md#a-file-of-expectations) for the writes of this process."""
     CODE_VERSION = "DELTAWITNESS_CODE_VERSION"
     """Commit or version of the program; overrides the detected one."""
     AUTHOR = "DELTAWITNESS_AUTHOR"

@@ -196,6 +196,13 @@ def _local_folder(text: str) -> str:
     raise ValueError(msg)
 
 
+def _local_file(text: str) -> str:
+    if text.strip() and (path := local_path(text)) is not None:
+        return path
+    msg = "a path of a local file"
+    raise ValueError(msg)
+
+
 def _options(text: str) -> dict[str, str]:
     msg = "a JSON object of text to text"
     try:
@@ -272,6 +279,7 @@ class Settings:
         cache_copies_bytes: maximum bytes of the copies (`DELTAWITNESS_CACHE_COPIES_BYTES`).
         repr_runs_dml: run a DML frame on `repr()` (`DELTAWITNESS_REPR_RUNS_DML`).
         require: refuse writes without `run`, `job` or `message` (`DELTAWITNESS_REQUIRE`).
+        expectations: local TOML file with expectations of writes (`DELTAWITNESS_EXPECTATIONS`).
         code_version: commit or version of the program (`DELTAWITNESS_CODE_VERSION`).
         author: who the writes are made for (`DELTAWITNESS_AUTHOR`).
         detect_environment: read where a run runs (`DELTAWITNESS_DETECT_ENVIRONMENT`).
@@ -330,6 +338,7 @@ class Settings:
     cache_copies_bytes: int = _setting(Env.CACHE_COPIES_BYTES, _bytes, 1 << 30)
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
     require: tuple[str, ...] = _setting(Env.REQUIRE, _requirements, ())
+    expectations: str | None = _setting(Env.EXPECTATIONS, _local_file, None)
     code_version: str | None = _setting(Env.CODE_VERSION, _short_text, None)
     author: str | None = _setting(Env.AUTHOR, _short_text, None)
     detect_environment: bool = _setting(Env.DETECT_ENVIRONMENT, _flag, True)  # noqa: FBT003 - the default

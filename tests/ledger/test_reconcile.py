@@ -20,6 +20,7 @@ from deltawitness import (
     ObservedSessionContext,
     Settings,
     cache_context,
+    expect,
     run,
     suppressed,
 )
@@ -86,7 +87,8 @@ def many_operations(folder):
     changes = pa.table({"id": [2, 9], "name": ["m", "n"]})
     merge = opened.merge(changes, "s.id = t.id", source_alias="s", target_alias="t")
     merge.when_matched_update_all().when_not_matched_insert_all().execute()
-    write_deltalake(opened, rows, mode="append")
+    with expect(unique=["id", "name"], nulls={"id": 0, "nope": 0}, on_failure="warn"):
+        write_deltalake(opened, rows, mode="append")
     opened.optimize.compact()
     opened.optimize.z_order(["id"])
     opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)

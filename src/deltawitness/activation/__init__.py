@@ -63,6 +63,8 @@ def activate() -> None:
         settings = Settings.from_env()
         current_run()
         current_cache_context()
+        if settings.expectations is not None:
+            _check_expectations(settings.expectations)
     except ConfigurationError as error:
         sys.stderr.write(f"deltawitness: {error}\n")
         sys.stderr.flush()
@@ -73,6 +75,17 @@ def activate() -> None:
         _observe(settings, is_top=True)
     else:
         when_imported("deltalake", lambda _: _observe(settings, is_top=False))
+
+
+def _check_expectations(path: str) -> None:
+    """Check a file of expectations: without it, the program would write unchecked.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or an expectation in it is invalid.
+    """
+    from deltawitness.expectations.file import load_expectations  # noqa: PLC0415 - seldom needed
+
+    load_expectations(path)
 
 
 LOADED = ".loaded"

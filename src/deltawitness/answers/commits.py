@@ -173,6 +173,9 @@ def _with_log(shown: ShownCommit, commit: CommitMetadata, content: bytes) -> Sho
         "schema_hash": _text(keys.get(CommitKey.SCHEMA_HASH)),
         "plan_hash": _text(keys.get(CommitKey.PLAN_HASH)),
         "plan_shape_hash": _text(keys.get(CommitKey.PLAN_SHAPE_HASH)),
+        "expectation_result": _text(keys.get(CommitKey.EXPECTATION_RESULT)),
+        "expectations": _text(keys.get(CommitKey.EXPECTATIONS)),
+        "expectations_unmet": _text(keys.get(CommitKey.EXPECTATIONS_UNMET)),
         "write_id": commit.write_id,
         "trace_id": trace_id,
         "span_id": span_id,
@@ -317,6 +320,9 @@ def _from_row(row: WriteRow) -> ShownCommit:
         host=row.host,
         pid=row.pid,
         source=row.source,
+        expectation_result=row.expectation_result,
+        expectations=row.expectations,
+        expectations_unmet=row.expectations_unmet,
     )
 
 

@@ -16,6 +16,7 @@ from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheRe
 
 __all__ = [
     "CHANGES_ROWS",
+    "CLOCK_SKEW",
     "COMMITTED",
     "KEEPS_ROWS",
     "WINDOW",
@@ -70,8 +71,11 @@ CHANGES_ROWS = (
 WINDOW = 16
 """Versions that are read at once before and after one, because maintenance may be between."""
 
-_CLOCK_SKEW = timedelta(days=1)
+CLOCK_SKEW = timedelta(days=1)
 """How far the clocks of two machines may differ."""
+
+RECENT = timedelta(days=3)
+"""How long before a write most of its inputs were written."""
 
 _CREATING = frozenset({CacheOperation.CREATE.value, CacheOperation.CONVERT.value})
 
@@ -128,9 +132,11 @@ class CommittedWrites:
 
     Attributes:
         ledger: the ledger to query.
+        more: columns that are read in addition.
     """
 
     ledger: LedgerListing
+    more: tuple[str, ...] = ()
     _rows: dict[Key, Row] = field(default_factory=dict)
     _repeated: set[Key] = field(default_factory=set)
     _loaded: set[Key] = field(default_factory=set)
@@ -149,33 +155,45 @@ class CommittedWrites:
         *,
         before: int = WINDOW,
         after: int = 0,
+        since: datetime | None = None,
         until: datetime | None = None,
     ) -> None:
-        """Read the writes of versions, and of the versions around them, with one query.
+        """Read the writes of versions, and of the versions around them.
+
+        Most inputs are written shortly before they are read, so the days before `until` are read first.
 
         Args:
             keys: the versions.
             before: number of versions before each one.
             after: number of versions after each one.
+            since: a time before the first of the writes, for a faster query.
             until: a time after the last of the writes, for a faster query.
         """
         missing = [key for key in dict.fromkeys(keys) if key not in self._loaded]
         if not missing or not self.ledger.has(INVENTORY):
             return
         wanted = [each for key in missing for each in _around(key, before, after)]
+        if until is not None and since is None:
+            self._read(_is_one_of(wanted), until - RECENT, until)
+            self._loaded.update(key for key in wanted if key in self._rows)
+            missing = [key for key in missing if key not in self._loaded]
+            wanted = [each for key in missing for each in _around(key, before, after)]
+        if not missing:
+            return
         self._loaded.update(wanted)
-        found = self._read(_is_one_of(wanted), until)
+        found = self._read(_is_one_of(wanted), since, until)
         # The column `version` is the last one of a write of several versions.
         inside = [key for key in missing if key not in self._rows and key[0] in found]
         if inside and "versions" in self.ledger.columns(INVENTORY):
-            self._read(" OR ".join(map(_is_inside, inside)), None)
+            self._read(" OR ".join(map(_is_inside, inside)), None, None)
 
-    def _read(self, condition: str, until: datetime | None) -> set[str]:
+    def _read(self, condition: str, since: datetime | None, until: datetime | None) -> set[str]:
         """Read the rows with a condition, and return the ids of their tables."""
         there = self.ledger.columns(INVENTORY)
-        columns = ", ".join(name for name in _COLUMNS if name in there)
-        day = [] if until is None else [f"event_date <= DATE '{until.date() + _CLOCK_SKEW}'"]
-        where = " AND ".join([*day, COMMITTED, f"({condition})"])
+        columns = ", ".join(name for name in (*_COLUMNS, *self.more) if name in there)
+        days = [] if since is None else [f"event_date >= DATE '{since.date() - CLOCK_SKEW}'"]
+        days += [] if until is None else [f"event_date <= DATE '{until.date() + CLOCK_SKEW}'"]
+        where = " AND ".join([*days, COMMITTED, f"({condition})"])
         rows = self.ledger.query(
             f"SELECT {columns} FROM inventory WHERE {where} ORDER BY event_time"  # noqa: S608 - quoted
         )
@@ -187,6 +205,16 @@ class CommittedWrites:
                     self._repeated.add(key)
                 self._rows[key] = row
         return {row["table_id"] for row in rows}
+
+    def find_others(self, keys: Iterable[Key]) -> None:
+        """Find loaded versions that have several writes, also among writes of other times."""
+        condition = _is_one_of(key for key in keys if key in self._rows)
+        rows = self.ledger.query(
+            "SELECT table_id, version FROM inventory"  # noqa: S608 - quoted
+            f" WHERE {COMMITTED} AND ({condition}) GROUP BY table_id, version"
+            " HAVING count(DISTINCT write_id) > 1"
+        )
+        self._repeated.update((row["table_id"], row["version"]) for row in rows)
 
     def resolve(self, keys: Iterable[Key], until: datetime | None = None) -> dict[Key, Key]:
         """Return for each version the one that has changed rows last; itself if that is not known.
@@ -213,15 +241,19 @@ class CommittedWrites:
             key = key[0], min(versions_of(row)) - 1
         return key if key[1] >= 0 else (key[0], 0)
 
-    def following(self, keys: Iterable[Key]) -> dict[Key, list[Key]]:
+    def following(self, keys: Iterable[Key], since: datetime | None = None) -> dict[Key, list[Key]]:
         """Return for each version those after it, up to the next one that changes rows.
 
         The last version of each list changes rows, or the ledger does not have it.
+
+        Args:
+            keys: the versions.
+            since: as for `load`.
         """
         found: dict[Key, list[Key]] = {key: [(key[0], key[1] + 1)] for key in keys}
         pending = list(found)
         while pending:
-            self.load((found[key][-1] for key in pending), before=0, after=WINDOW)
+            self.load((found[key][-1] for key in pending), before=0, after=WINDOW, since=since)
             pending = [key for key in pending if self._extend(found[key])]
         return found
 
@@ -231,28 +263,6 @@ class CommittedWrites:
             table, version = versions[-1]
             versions.append((table, version + 1))
         return versions[-1] not in self._loaded
-
-    def readers(
-        self, keys: Iterable[Key], since: datetime | None = None
-    ) -> list[tuple[Key, Key, EdgeKind]]:
-        """Return the operations that have read versions: each with the version and how that is known.
-
-        Args:
-            keys: the versions.
-            since: a time before the first of the operations, for a faster query.
-        """
-        day = [] if since is None else [f"event_date >= DATE '{since.date() - _CLOCK_SKEW}'"]
-        columns = "table_id, version, read_id, read_version, kind"
-        condition = f"version IS NOT NULL AND ({_is_read_of(keys)})"
-        rows = self.ledger.query(reads_query(self.ledger, columns, condition, day))
-        return sorted(
-            (
-                (row["table_id"], row["version"]),
-                (row["read_id"], row["read_version"]),
-                EdgeKind(row["kind"]),
-            )
-            for row in rows
-        )
 
 
 def keeps_rows(row: Row) -> bool:
@@ -307,11 +317,6 @@ def _is_inside(key: Key) -> str:
     table, version = key
     has_version = f"version > {version} AND array_has(versions, {version})"
     return f"(table_id = {quote_literal(table)} AND {has_version})"
-
-
-def _is_read_of(keys: Iterable[Key]) -> str:
-    """Return the condition that a read is of one of some versions."""
-    return _in_spans("read_id", "read_version", keys)
 
 
 def _in_spans(table_column: str, version_column: str, keys: Iterable[Key]) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from deltawitness.answers.commits import with_names
 from deltawitness.answers.committed_writes import (
+    CLOCK_SKEW,
     WINDOW,
     CommittedWrites,
     Key,
@@ -23,11 +24,13 @@ from deltawitness.answers.lineage_graph import (
     LineageNode,
 )
 from deltawitness.answers.lineage_start import find_start
+from deltawitness.answers.operations_index import OperationsIndex
+from deltawitness.answers.operations_scan import read_operations
 from deltawitness.answers.rows import TableVersion
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.locations import last_segment
 
-__all__ = ["DEPTH", "MAX_NODES", "read_lineage"]
+__all__ = ["DEPTH", "MAX_NODES", "follow_lineage", "read_lineage"]
 
 DEPTH = 10
 """Levels that are followed unless the caller says otherwise."""
@@ -58,9 +61,22 @@ def read_lineage(
         OSError: the ledger's storage cannot be read.
     """
     writes = CommittedWrites(ledger)
+    return follow_lineage(writes, name, direction=direction, depth=depth, has_history=has_history)
+
+
+def follow_lineage(
+    writes: CommittedWrites,
+    name: str,
+    *,
+    direction: LineageDirection,
+    depth: int,
+    has_history: bool,
+) -> Lineage:
+    """Return the same as `read_lineage`, and leave the rows of the nodes in `writes`."""
     start = find_start(writes, name, is_read_enough=direction is LineageDirection.DOWN)
     walk = _Walk(writes, direction, has_history)
     walk.follow(start.key, depth)
+    writes.find_others(walk.nodes)
     tables = walk.tables(start.table)
     return Lineage(
         requested=start.table,
@@ -91,6 +107,8 @@ class _Walk:
         edges: the version that was read, by source, target and kind.
         cut: versions with edges that are left out.
         places: locations of tables that were read, by their ids.
+        index: the inputs of operations; None until it is needed.
+        since: the time from which on the index was read; None for all operations.
     """
 
     writes: CommittedWrites
@@ -100,6 +118,8 @@ class _Walk:
     edges: dict[tuple[Key, Key, EdgeKind], int] = field(default_factory=dict)
     cut: set[Key] = field(default_factory=set)
     places: dict[str, str] = field(default_factory=dict)
+    index: OperationsIndex | None = None
+    since: datetime | None = None
 
     def follow(self, start: Key, depth: int) -> None:
         """Read the graph from a version on."""
@@ -147,12 +167,13 @@ class _Walk:
 
     def _dependents(self, frontier: list[Key]) -> list[_Link]:
         """Return the edges to what was made from versions."""
-        following = self.writes.following(frontier)
+        since = self._times(frontier, min)
+        following = self.writes.following(frontier, since)
         sources = {
             read: key for key, after in following.items() for read in (key, *after[:-1])
         }  # versions after one, without the last, have the same rows
-        found = self.writes.readers(sources, self._times(frontier, min))
-        self.writes.load((target for target, _, _ in found), before=0, after=WINDOW)
+        found = self._index(since).readers(sources)
+        self.writes.load((target for target, _, _ in found), before=0, after=WINDOW, since=since)
         links = [
             (sources[read], target, kind, read[1])
             for target, read, kind in found
@@ -168,6 +189,15 @@ class _Walk:
             if previous is not None and sources.get((key[0], previous)) == key:
                 links.append((key, target, EdgeKind.HISTORY, previous))
         return links
+
+    def _index(self, since: datetime | None) -> OperationsIndex:
+        """Return the index of the reads since a time; it is read again only for an earlier time."""
+        start = None if since is None else since - CLOCK_SKEW
+        is_too_late = self.since is not None and (start is None or start < self.since)
+        if self.index is None or is_too_late:
+            self.since = start
+            self.index = read_operations(self.writes.ledger, start)
+        return self.index
 
     def _times(
         self, keys: Iterable[Key], choose: Callable[[list[datetime]], datetime]

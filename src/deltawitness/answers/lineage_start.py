@@ -50,20 +50,20 @@ def find_start(writes: CommittedWrites, text: str, *, is_read_enough: bool) -> S
     ledger = writes.ledger
     named = _named(ledger, text)
     identity = _identity(ledger, named)
-    newest = _newest(ledger, identity)
-    if newest is None and is_read_enough:
-        newest = _newest_read(ledger, identity)
-    if newest is None:
-        msg = (
-            f"{named.name}: the ledger has no write of this table;"
-            " `deltawitness reconcile` adds those that nothing observed"
-        )
-        raise LedgerLookupError(msg)
-    version = newest if named.version is None else named.version
+    version = named.version
+    if version is None:
+        version = _newest(ledger, identity)
+        if version is None and is_read_enough:
+            version = _newest_read(ledger, identity)
+        if version is None:
+            raise _no_write(named)
     writes.load([(identity, version)])
     if writes.get((identity, version)) is None and not (
         is_read_enough and _is_read(ledger, identity, version)
     ):
+        newest = _newest(ledger, identity)
+        if newest is None:
+            raise _no_write(named)
         msg = (
             f"{named.name}: the ledger has no version {version}, the last one is {newest};"
             " `deltawitness reconcile` adds commits that nothing observed"
@@ -71,6 +71,13 @@ def find_start(writes: CommittedWrites, text: str, *, is_read_enough: bool) -> S
         raise LedgerLookupError(msg)
     table = TableVersion(version, named.name, named.uri, identity)
     return Start(table, (identity, version), named.version is not None)
+
+
+def _no_write(named: NamedTable) -> LedgerLookupError:
+    return LedgerLookupError(
+        f"{named.name}: the ledger has no write of this table;"
+        " `deltawitness reconcile` adds those that nothing observed"
+    )
 
 
 def _named(ledger: LedgerListing, text: str) -> NamedTable:
@@ -97,14 +104,18 @@ def _identity(ledger: LedgerListing, named: NamedTable) -> str:
 
 
 def _newest(ledger: LedgerListing, identity: str) -> int | None:
-    """Return the last version that changed rows, else the last one; None if there is none."""
-    rows = ledger.query(
-        f"SELECT max(version) AS last, max(version) FILTER (WHERE NOT {KEEPS_ROWS}) AS changed"  # noqa: S608 - quoted
-        f" FROM inventory WHERE {COMMITTED} AND table_id = {quote_literal(identity)}"
-    )
-    row = rows[0] if rows else {"changed": None, "last": None}
-    found: int | None = row["last"] if row["changed"] is None else row["changed"]
-    return found
+    """Return the last version that changed rows, else the last one; None if there is none.
+
+    These are two queries: beside an unfiltered maximum, the engine of delta-rs 1.6 skips rows that
+    `max(...) FILTER (...)` needs, and that of delta-rs 1.0 cannot parse FILTER.
+    """
+    query = f"SELECT max(version) AS last FROM inventory WHERE {COMMITTED}"  # noqa: S608 - quoted
+    query += f" AND table_id = {quote_literal(identity)}"
+    for condition in (f" AND NOT {KEEPS_ROWS}", ""):
+        rows = ledger.query(query + condition)
+        if rows and rows[0]["last"] is not None:
+            return int(rows[0]["last"])
+    return None
 
 
 def _newest_read(ledger: LedgerListing, identity: str) -> int | None:

@@ -18,7 +18,7 @@ from deltawitness.answers.predicates import (
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in, quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from deltawitness.semconv import CacheResult
+from deltawitness.semconv import CacheResult, ExpectationResult
 
 __all__ = ["WriteFilter", "list_runs", "list_writes", "rows_of_runs"]
 
@@ -78,6 +78,7 @@ class WriteFilter:
         version: a version that the operation has committed.
         result: the result.
         since: time before which operations are skipped.
+        expectation: the result of the expectations.
     """
 
     table: str | None = None
@@ -88,6 +89,7 @@ class WriteFilter:
     version: int | None = None
     result: CacheResult | None = None
     since: datetime | None = None
+    expectation: ExpectationResult | None = None
 
     def conditions(self, ledger: LedgerListing, prefix: str = "") -> list[str]:
         """Return the SQL predicates.
@@ -103,6 +105,9 @@ class WriteFilter:
         return [
             *is_since("event_time", self.since),
             *equal("result", None if self.result is None else self.result.value),
+            *equal(
+                "expectation_result", None if self.expectation is None else self.expectation.value
+            ),
             *equal("run_id", run_id),
             *equal("job", self.job),
             *([] if self.operation is None else [has_operation(self.operation)]),

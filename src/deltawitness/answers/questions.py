@@ -22,10 +22,11 @@ from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.locations import strip_credentials
-from deltawitness.semconv import CacheResult
+from deltawitness.semconv import CacheResult, ExpectationResult
 from deltawitness.settings import Settings
 
 __all__ = [
+    "check_depth",
     "errors",
     "impact",
     "in_utc",
@@ -129,6 +130,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
     version: int | None = None,
     result: CacheResult | str | None = None,
     since: datetime | None = None,
+    expectation: ExpectationResult | str | None = None,
     limit: int | None = None,
     root: _Root = None,
     storage_options: dict[str, str] | None = None,
@@ -145,6 +147,8 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         version: skips operations that have not committed this version.
         result: skips other results: `write`, `hit`, `miss`, `noop` or `error`.
         since: skips earlier operations; a time without a time zone is in UTC.
+        expectation: skips operations whose expectations have another result: `passed`, `warned`, `failed`
+            or `quarantined`.
         limit: maximum number of operations.
         root: as for :func:`show`.
         storage_options: as for :func:`show`.
@@ -166,6 +170,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         version=version,
         result=None if result is None else CacheResult(result),
         since=in_utc(since),
+        expectation=None if expectation is None else ExpectationResult(expectation),
     )
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
 
@@ -246,7 +251,7 @@ def lineage(  # noqa: PLR0913 - keyword-only options
     ...     DeltaLakeInstrumentor().uninstrument()
     raw@0 clean@0 inferred
     """
-    _check_depth(depth)
+    check_depth(depth)
     ledger = ledger_of(settings_with(root, storage_options, settings))
     return read_lineage(
         ledger,
@@ -281,12 +286,17 @@ def impact(
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
-    _check_depth(depth)
+    check_depth(depth)
     ledger = ledger_of(settings_with(root, storage_options, settings))
     return read_impact(ledger, table, depth=depth)
 
 
-def _check_depth(depth: int | None) -> None:
+def check_depth(depth: int | None) -> None:
+    """Check a maximum number of levels; None is no maximum.
+
+    Raises:
+        ValueError: it is negative.
+    """
     if depth is not None and depth < 0:
         msg = "depth: expected 0 or more"
         raise ValueError(msg)

@@ -103,6 +103,10 @@ class WriteRow:
     code_function: str | None = None
     parts: int | None = None
     overhead_ms: float | None = None
+    expectation_result: str | None = None
+    expectations: str | None = None
+    expectations_unmet: str | None = None
+    column_lineage: str | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self:

@@ -59,6 +59,9 @@ class ShownCommit:
         pid: process id.
         source: how the row came into the ledger: `observed`, `reconciled` or `reconstructed`.
         run: the run's row in the ledger.
+        expectation_result: of a write with expectations: `passed`, `warned`, `failed` or `quarantined`.
+        expectations: the rules that were checked, separated by commas.
+        expectations_unmet: the rules that the rows do not meet.
     """
 
     table: TableVersion
@@ -98,3 +101,6 @@ class ShownCommit:
     pid: int | None = None
     source: str | None = None
     run: RunRow | None = None
+    expectation_result: str | None = None
+    expectations: str | None = None
+    expectations_unmet: str | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import OnceError
+from deltawitness.expectations import no_expectations
 from deltawitness.locations import table_id
 from deltawitness.run import is_suppressed
 from deltawitness.semconv import ONCE_APP_ID_PREFIX
@@ -203,8 +204,11 @@ def use_block(block: BlockState | None) -> Iterator[None]:
 
 @contextmanager
 def outside_block() -> Iterator[None]:
-    """Suspend the active block for writes that the library makes itself, such as those of the cache."""
-    with use_block(None):
+    """Suspend the active block for writes that the library makes itself, such as those of the cache.
+
+    Expectations of the program do not apply to such writes either.
+    """
+    with use_block(None), no_expectations():
         yield
 
 

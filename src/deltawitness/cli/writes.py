@@ -14,7 +14,7 @@ from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
 from deltawitness.report.writes import print_writes
-from deltawitness.semconv import CacheResult
+from deltawitness.semconv import CacheResult, ExpectationResult
 
 __all__ = ["writes_command"]
 
@@ -61,6 +61,10 @@ def writes_command(
             help=f"Filter by result: {', '.join(CacheResult)}.",
         ),
     ] = None,
+    expectation: Annotated[
+        ExpectationResult | None,
+        typer.Option(help="Filter by the result of the expectations of the write."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 20,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
@@ -75,6 +79,7 @@ def writes_command(
         version=version,
         result=result,
         since=since,
+        expectation=expectation,
     )
     with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root)

@@ -31,14 +31,26 @@ from deltawitness.semconv import (
     CacheResult,
     CacheScope,
     CommitKey,
+    ExpectationResult,
 )
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
 
-    from deltawitness.events import InputVersion, WriteIntent
+    from deltawitness.events import (
+        ExpectationCheck,
+        ExpectationReport,
+        InputVersion,
+        WriteIntent,
+    )
 
-__all__ = ["CacheCommitMetadataRequest", "Stamp", "cache_commit_metadata", "keys_of_run"]
+__all__ = [
+    "CacheCommitMetadataRequest",
+    "Stamp",
+    "cache_commit_metadata",
+    "keys_of_expectations",
+    "keys_of_run",
+]
 
 
 _OUR_KEYS = frozenset(key.value for key in CommitKey)
@@ -253,6 +265,40 @@ class RunStamp:
         """
         origin = run.origin
         return _run_stamp(run.job, message or run.message, origin.author, origin.code_version)
+
+    def with_keys(self, keys: Mapping[str, str]) -> RunStamp:
+        """Return the stamp with further commit keys."""
+        text = json.dumps(keys, separators=(",", ":"))[1:-1]
+        part = f"{self.mirror_part}{text}," if text else self.mirror_part
+        return RunStamp({**self.keys, **keys}, part)
+
+
+EXPECTATIONS_LIMIT = 1024
+"""Maximum characters of a list of rules in a commit and in the ledger."""
+
+
+def keys_of_expectations(report: ExpectationReport | None) -> dict[str, str]:
+    """Return the commit keys of the expectations of a write, which are also columns of the ledger.
+
+    The lists have the rules with their columns, such as `rows_added,nulls(id)`.
+
+    Args:
+        report: the report of the write; None if no expectation applies to it.
+    """
+    if report is None:
+        return {}
+    unmet = () if report.result is ExpectationResult.PASSED else report.unmet
+    values = {
+        CommitKey.EXPECTATION_RESULT: report.result.value,
+        CommitKey.EXPECTATIONS: _labels(report.checked),
+        CommitKey.EXPECTATIONS_UNMET: _labels(unmet),
+    }
+    return {name.value: value for name, value in values.items() if value}
+
+
+def _labels(checks: tuple[ExpectationCheck, ...]) -> str:
+    text = ",".join(dict.fromkeys(check.label for check in checks))
+    return text if len(text) <= EXPECTATIONS_LIMIT else f"{text[: EXPECTATIONS_LIMIT - 3]}..."
 
 
 @lru_cache(maxsize=256)

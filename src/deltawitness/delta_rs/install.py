@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from deltawitness.delta_rs.patches import DeltaLakeSeams, import_seams
+from deltawitness.expectations import expect, load_expectations, set_checked
 from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
 from deltawitness.observe.write_context import current_write_context
@@ -42,6 +43,8 @@ def uninstall() -> None:
     """Restore the original callables, and stop the observer, which delivers the queued writes."""
     global _installed, _everything
     with _lock:
+        set_checked(())
+        _unregister()
         if _installed is not None:
             observer, seams = _installed
             seams.uninstall()
@@ -56,11 +59,32 @@ def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Obse
     with _lock:
         uninstall()
         observer = make_observer()
+        declared = load_expectations(observer.settings.expectations)
+        _register(declared)
         seams = DeltaLakeSeams(observer, lambda: _is_watched(seams, observer))
         seams.install()
         observer.start()
         _installed, _everything = (observer, seams), everything
+        # Only then is each write checked, and not just those inside proxies.
+        set_checked(seams.replaced if everything else ())
         return observer
+
+
+_declared: tuple[expect, ...] = ()
+
+
+def _register(declared: tuple[expect, ...]) -> None:
+    global _declared  # noqa: PLW0603 - one file per process
+    _declared = declared
+    for each in declared:
+        each.register(is_declared=True)
+
+
+def _unregister() -> None:
+    global _declared  # noqa: PLW0603 - one file per process
+    for each in _declared:
+        each.unregister()
+    _declared = ()
 
 
 def _is_watched(seams: DeltaLakeSeams, observer: Observer) -> bool:

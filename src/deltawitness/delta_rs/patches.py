@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.app_transactions import WriteGuards, guard_whole_write, set_guarded
 from deltawitness.commit.merge_builders import MergeBuilders
+from deltawitness.commit.private_api import storage_options_of
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
@@ -40,6 +42,12 @@ from deltawitness.commit.seams import (
     WriteSeam,
 )
 from deltawitness.delta_rs.absent_tables import take_absent
+from deltawitness.delta_rs.auditors import (
+    Auditor,
+    audit_merge,
+    refuse_unchecked,
+    use_storage_options,
+)
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.delta_rs.compaction_lease import CompactionGuard
 from deltawitness.delta_rs.handle_cache import HandleCache
@@ -54,8 +62,10 @@ from deltawitness.delta_rs.seam_states import (
 from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
+from deltawitness.delta_rs.write_audit import WriteAudit, merge_result
 from deltawitness.events import InputVersion, Landed, NoCommitReason
-from deltawitness.exceptions import RequirementError
+from deltawitness.exceptions import ExpectationError, RequirementError
+from deltawitness.expectations import has_expectations
 from deltawitness.internal_errors import guard, report
 from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
@@ -73,8 +83,8 @@ __all__ = ["DeltaLakeSeams", "import_seams"]
 
 Call = Callable[..., Any]
 
-_Refusals = (*CallerKeyErrors, RequirementError)
-"""Errors that refuse a write before the engine is called, as the settings require."""
+_Refusals = (*CallerKeyErrors, RequirementError, ExpectationError)
+"""Errors that refuse a write before the engine is called, as the settings and the program require."""
 
 
 def import_seams() -> None:
@@ -98,11 +108,15 @@ class DeltaLakeSeams:
     Args:
         observer: observes the writes.
         only_when: called before each write; returns whether to observe it.
+
+    Attributes:
+        replaced: names of the seams that are replaced.
     """
 
     def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
         self._observer = observer
         self._only_when = only_when
+        self.replaced: frozenset[str] = frozenset()
         self._replacements = Replacements()
         self._merges: MergeBuilders[_BuiltMerge] = MergeBuilders()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
@@ -126,6 +140,7 @@ class DeltaLakeSeams:
         log_unusable(statuses)
         states = zip(SEAMS, statuses, strict=True)
         replaced = {seam.name for seam, status in states if status.state is SeamState.ON}
+        self.replaced = frozenset(replaced)
         set_guarded(replaced - self._guards.missing)
 
     def uninstall(self) -> None:
@@ -190,6 +205,7 @@ class DeltaLakeSeams:
         position = position_of(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
         dry_run = position_of(original, DRY_RUN) - 1 if DRY_RUN in seam.parameters else None
         mode_at = position_of(original, MODE) - 1 if MODE in seam.parameters else None
+        auditor = Auditor(seam.name, original)
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
@@ -197,6 +213,7 @@ class DeltaLakeSeams:
             try:
                 mode = None if mode_at is None else argument(args, kwargs, mode_at, MODE)
                 in_flight = self._open_write(seam, table.table_uri(), table, mode, args, kwargs)
+                kwargs, audit = auditor.prepare(self._observer, in_flight, table, args, kwargs)
                 if dry_run is not None and argument(args, kwargs, dry_run, DRY_RUN):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
@@ -207,9 +224,10 @@ class DeltaLakeSeams:
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 record_write(None)
+                auditor.refuse_unchecked(error)
                 return original(table, *args, **kwargs)
             try:
-                result = original(table, *args, **kwargs)
+                result = self._audited(audit, original)(table, *args, **kwargs)
             except BaseException as error:
                 with guard("seam"):
                     self._observer.fail(in_flight, error, table=table)
@@ -230,6 +248,7 @@ class DeltaLakeSeams:
         uri_at = position_of(original, seam.uri)
         options_at = position_of(original, STORAGE_OPTIONS)
         mode_at = position_of(original, MODE) if MODE in seam.parameters else None
+        auditor = Auditor(seam.name, original)
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
@@ -239,6 +258,7 @@ class DeltaLakeSeams:
                 mode = None if mode_at is None else argument(args, kwargs, mode_at, MODE)
                 location = str(argument(args, kwargs, uri_at, seam.uri))
                 in_flight = self._open_write(seam, location, None, mode, args, kwargs)
+                kwargs, audit = auditor.prepare(self._observer, in_flight, None, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except _Refusals:
@@ -246,8 +266,10 @@ class DeltaLakeSeams:
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 record_write(None)
+                auditor.refuse_unchecked(error)
                 return original(*args, **kwargs)
-            return self._call_engine(in_flight, original, args, kwargs, storage_options=options)
+            call = self._audited(audit, original)
+            return self._call_engine(in_flight, call, args, kwargs, storage_options=options)
 
         return observed
 
@@ -280,7 +302,15 @@ class DeltaLakeSeams:
             known = known_source(argument(args, kwargs, 1, "data"))
             knowing = nullcontext() if known is None else write_context(known.attributes)
             metrics = None if known is None else known.metrics
-            with knowing, measuring(metrics), watch_writes() as writes:
+            remembering: Any = nullcontext()
+            if has_expectations():
+                remembering = use_storage_options(_storage_options(args, kwargs))
+            with (
+                knowing,
+                measuring(metrics),
+                remembering,
+                watch_writes() as writes,
+            ):
                 try:
                     result = original(*args, **kwargs)
                 except BaseException as error:
@@ -363,6 +393,20 @@ class DeltaLakeSeams:
 
         return observed
 
+    def _audited(self, audit: WriteAudit | None, original: Call) -> Call:
+        """Return the engine's call with the check of its rows; unchanged without a check."""
+        if audit is None:
+            return original
+        return lambda *args, **kwargs: self._run(audit, partial(original, *args, **kwargs))
+
+    def _run(self, audit: WriteAudit, call: Call) -> Any:
+        """Run the engine's call with the check of its rows."""
+        lease = getattr(self._leased, "handle", None)
+        try:
+            return audit.run(call)
+        finally:
+            self._leased.handle = lease  # a write to the quarantine has a handle of its own
+
     def _lease(
         self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
     ) -> tuple[Any, str]:
@@ -385,16 +429,18 @@ class DeltaLakeSeams:
                 return self._unobserved(original(table, *args, **kwargs))
             try:
                 source = self._known_source(kwargs.get("source"))
-                with nullcontext() if source is None else write_context(source.attributes):
+                with nullcontext() if source is None else write_context(source.of_merge()):
                     in_flight = self._observer.open(MERGE_EXECUTE, table.table_uri(), table=table)
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)
+                kwargs, audit = audit_merge(self._observer, in_flight, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
             except _Refusals:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 record_write(None)
+                refuse_unchecked(error)
                 return self._unobserved(original(table, *args, **kwargs))
             try:
                 builder = original(table, *args, **kwargs)
@@ -404,7 +450,7 @@ class DeltaLakeSeams:
                 raise
             with guard("seam"):
                 metrics = None if source is None else source.metrics
-                self._merges.put(builder, _BuiltMerge(in_flight, metrics))
+                self._merges.put(builder, _BuiltMerge(in_flight, metrics, audit))
             return builder
 
         return observed
@@ -431,7 +477,8 @@ class DeltaLakeSeams:
             in_flight = merge.in_flight
             with guard("seam"):
                 self._observer.resume(in_flight, table)
-            result = self._call_engine(in_flight, original, (table, *args), kwargs, table=table)
+            call = original if merge.audit is None else partial(merge_result, merge.audit, original)
+            result = self._call_engine(in_flight, call, (table, *args), kwargs, table=table)
             if merge.metrics is not None:
                 merge.metrics.record(self._observer)
             return result
@@ -516,10 +563,12 @@ class _BuiltMerge(NamedTuple):
     Attributes:
         in_flight: the write.
         metrics: measures the operators of its source; None where they are not captured.
+        audit: checks its source; None without an expectation.
     """
 
     in_flight: InFlightWrite
     metrics: SourceMetrics | None
+    audit: WriteAudit | None
 
 
 class _Exchanged:
@@ -537,6 +586,13 @@ class _Exchanged:
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._original)
+
+
+def _storage_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, str] | None:
+    """Return the storage options of a `write_deltalake` call: its own, or those of its open table."""
+    given: dict[str, str] | None = kwargs.get(STORAGE_OPTIONS)
+    target = argument(args, kwargs, 0, "table_or_uri")
+    return given or (storage_options_of(target) if hasattr(target, "table_uri") else None)
 
 
 def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:

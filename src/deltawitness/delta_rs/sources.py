@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from deltawitness.column_sources import WriteColumns
 from deltawitness.observe.write_context import WriteAttributes
 
 if TYPE_CHECKING:
@@ -43,6 +45,13 @@ class KnownSource(NamedTuple):
 
     attributes: WriteAttributes
     metrics: SourceMetrics | None
+
+    def of_merge(self) -> WriteAttributes:
+        """Return the attributes of a MERGE of the source: the plan does not show what is assigned."""
+        if self.attributes.column_lineage is None:
+            return self.attributes
+        reason = "the assignments of a MERGE of delta-rs are not in the plan of its source"
+        return replace(self.attributes, column_lineage=WriteColumns(reason=reason).to_text())
 
 
 Recognizer = Callable[[object], KnownSource | None]

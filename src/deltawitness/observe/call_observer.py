@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.app_transactions import take_skipped
 from deltawitness.call_site import call_site_of_program
 from deltawitness.commit.log import local_log_directory
-from deltawitness.commit.metadata import RunStamp, effective_write_id
+from deltawitness.commit.metadata import RunStamp, effective_write_id, keys_of_expectations
 from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.exceptions import RequirementError
 from deltawitness.forks import mark_delta_rs_used
@@ -196,7 +196,7 @@ class CallObserver:
         properties = write.template.stamp.apply(
             callers,
             run_id=write.run.run_id,
-            run_stamp=RunStamp.of(write.run, write.intent.message),
+            run_stamp=_run_stamp(write),
             write_id=write.write_id,
             traceparent=traceparent_of(write.span),
             mirror=self._mirrors,
@@ -318,6 +318,13 @@ class CallObserver:
 
     def _is_busy(self) -> bool:
         return bool(self._under_way)
+
+
+def _run_stamp(write: InFlightWrite) -> RunStamp:
+    stamp = RunStamp.of(write.run, write.intent.message)
+    if write.expectations is None:
+        return stamp
+    return stamp.with_keys(keys_of_expectations(write.expectations))
 
 
 def _absolute(location: str) -> str:

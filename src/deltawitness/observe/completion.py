@@ -138,6 +138,7 @@ def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
         pid=os.getpid(),
         call_site=write.call_site,
         overhead_ns=write.overhead_ns,
+        expectations=write.expectations,
     )
 
 

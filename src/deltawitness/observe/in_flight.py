@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deltawitness.commit.seams import WriteSeam
     from deltawitness.events import (
         CommitMetrics,
+        ExpectationReport,
         Failed,
         Landed,
         NoCommitReason,
@@ -64,6 +65,7 @@ class InFlightWrite:
         failure: what the engine raised; its `landed` is not set yet.
         landed: whether a failed write has committed, where that follows without reading the log.
         no_commit_reason: why there is no commit, where that follows without reading the log.
+        expectations: results of the expectations; during the write those that its commit has.
         exported: returns the metrics of files outside Delta; called on the delivery thread.
         schema: the written Arrow schema, not hashed yet.
         call: instance, args, kwargs and `contextvars` context for the hooks; None without hooks.
@@ -101,6 +103,7 @@ class InFlightWrite:
     failure: Failed | None = None
     landed: Landed | None = None
     no_commit_reason: NoCommitReason | None = None
+    expectations: ExpectationReport | None = None
     exported: Callable[[], CommitMetrics] | None = None
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None

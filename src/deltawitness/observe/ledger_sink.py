@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from deltawitness.commit.metadata import keys_of_expectations
 from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
@@ -148,7 +149,7 @@ class LedgerSink(NullLedgerSink):
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:
-    more: dict[str, object] = {}
+    more: dict[str, object] = {**keys_of_expectations(write.expectations)}
     if write.no_commit_reason is not None:
         more["_idle"] = write.no_commit_reason.value
     if write.exported is not None:

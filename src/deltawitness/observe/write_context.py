@@ -36,6 +36,7 @@ class WriteAttributes:
     plan_shape_hash: str | None = None
     inputs: tuple[InputVersion, ...] = ()
     parts: int | None = None
+    column_lineage: str | None = None
 
 
 NO_ATTRIBUTES = WriteAttributes()

@@ -182,5 +182,6 @@ def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be
         plan_shape_hash=attributes.plan_shape_hash,
         inputs=attributes.inputs,
         parts=attributes.parts,
+        column_lineage=attributes.column_lineage,
         message=ambient.message,
     )

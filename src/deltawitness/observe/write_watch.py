@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from deltawitness.events import NoCommitReason
+
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
 
-__all__ = ["record_write", "watch_writes"]
+__all__ = ["has_quarantined", "record_write", "watch_writes"]
 
 _watched: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
     "deltawitness_watched_writes", default=None
@@ -37,6 +39,16 @@ def watch_writes(*, is_part: bool = True) -> Iterator[list[InFlightWrite | None]
         _watched.reset(token)
         if outer is not None:
             outer.extend(writes)
+
+
+def has_quarantined(writes: Sequence[InFlightWrite | None]) -> bool:
+    """Return whether the rows of a write are in a quarantine table, so that its own table has no commit.
+
+    Args:
+        writes: the list of a `watch_writes` block around the write.
+    """
+    reason = NoCommitReason.QUARANTINED
+    return any(write is not None and write.no_commit_reason is reason for write in writes)
 
 
 def record_write(write: InFlightWrite | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import wrapt
 
 from deltawitness.delta_rs.install import install_for_proxies
+from deltawitness.delta_rs.sources import known_source
 from deltawitness.delta_rs.unreached import location_of
 from deltawitness.events import CommitMetrics, Landed, NoCommitReason, WriteIntent
 from deltawitness.exceptions import RequirementError
@@ -132,12 +133,15 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
     def _attributes(self, request: Any) -> WriteAttributes:
         source = getattr(request, "source", None)
         is_plan = hasattr(source, "logical_plan")
+        known = known_source(source) if is_plan else None
         return WriteAttributes(
             policy=self._self_policy,
             scope=self._self_scope,
             schema_hash=_hash_or_none(schema_hash, source),
             plan_hash=_hash_or_none(plan_hash, source) if is_plan else None,
             plan_shape_hash=_hash_or_none(plan_shape_hash, source) if is_plan else None,
+            inputs=() if known is None else known.attributes.inputs,
+            column_lineage=None if known is None else known.attributes.column_lineage,
         )
 
     def _record_if_unreached(  # noqa: PLR0913, PLR0917 - a call, its arguments and its result

@@ -13,6 +13,7 @@ from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
 from deltawitness.exceptions import WriteRequestError
 from deltawitness.ids_and_clock import new_id
+from deltawitness.observe.write_watch import has_quarantined, watch_writes
 from deltawitness.pipeline.file_writer import write_files
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteRequest, WriteResult
 
@@ -98,7 +99,10 @@ class WritePipeline:
             arguments = _delta_arguments(request)
             if table is None:
                 return self._create_delta(request, source, arguments)
-            write_deltalake(table, source, **arguments)
+            with watch_writes() as writes:
+                write_deltalake(table, source, **arguments)
+            if has_quarantined(writes):
+                return _quarantined(request)
             receipt = receipt_of_handle(table)
         return WriteResult(
             format=request.format, mode=request.mode, version=receipt.version, rows=receipt.rows
@@ -111,7 +115,10 @@ class WritePipeline:
 
         destination, receipt_id = str(request.destination), new_id()
         properties = with_receipt_id(arguments.get("commit_properties"), receipt_id)
-        write_deltalake(destination, source, **{**arguments, "commit_properties": properties})
+        with watch_writes() as writes:
+            write_deltalake(destination, source, **{**arguments, "commit_properties": properties})
+        if has_quarantined(writes):
+            return _quarantined(request)
         receipt = receipt_of_creation(destination, _options(request), receipt_id)
         return WriteResult(
             format=request.format,
@@ -168,6 +175,10 @@ def _reader(source: Any) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_stream(source)
     batch = pa.record_batch(source)
     return pa.RecordBatchReader.from_batches(batch.schema, [batch])
+
+
+def _quarantined(request: WriteRequest) -> WriteResult:
+    return WriteResult(format=request.format, mode=request.mode, is_quarantined=True)
 
 
 def _options(request: WriteRequest) -> dict[str, str] | None:

@@ -174,6 +174,8 @@ class WriteResult:
             commit has no row count.
         files: number of written files; None for Delta.
         skipped: the destination existed and the mode was `ignore`.
+        is_quarantined: the rows did not meet an expectation (:class:`deltawitness.expect`), and were
+            written to a quarantine table instead; nothing was committed to the destination.
     """
 
     format: WriteFormat
@@ -182,3 +184,4 @@ class WriteResult:
     rows: int | None = None
     files: int | None = None
     skipped: bool = False
+    is_quarantined: bool = False

@@ -18,7 +18,15 @@ from deltawitness.answers.rows import TableVersion
 from deltawitness.report.format import operation, short_ids, timestamp
 from deltawitness.report.tables import print_line
 
-__all__ = ["dot_text", "mermaid_text", "print_lineage_tree"]
+__all__ = [
+    "dot_escape",
+    "dot_text",
+    "mermaid_escape",
+    "mermaid_text",
+    "one_line",
+    "print_lineage_tree",
+    "visible",
+]
 
 CUT_SHOWN = 5
 """Maximum number of versions that the note about left out edges lists."""
@@ -90,7 +98,7 @@ def _details(node: LineageNode) -> list[str]:
     failed = "failed after its commit" if node.result == "error" else ""
     run = "" if node.run_id is None else short_ids([node.run_id])[node.run_id]
     several = "one of several writes of this version" if node.has_other_writes else ""
-    parts = (what, timestamp(node.time), _visible(node.job or ""), _visible(run), failed, several)
+    parts = (what, timestamp(node.time), visible(node.job or ""), visible(run), failed, several)
     return [part for part in parts if part]
 
 
@@ -103,14 +111,14 @@ def _labels(graph: Lineage) -> dict[TableVersion, str]:
         label = str(node.table)
         if shared[node.table.name] > 1:
             label += f" ({node.table.uri or node.table.table_id})"
-        labels[node.table] = _visible(label)
+        labels[node.table] = visible(label)
     return labels
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     r"""Return a text with escapes for what a terminal does not print.
 
-    >>> print(_visible("a\x1b[2Jb"))
+    >>> print(visible("a\x1b[2Jb"))
     a\x1b[2Jb
     """
     return "".join(
@@ -144,12 +152,12 @@ def mermaid_text(graph: Lineage) -> str:
     ids = _ids(graph)
     lines = ["flowchart LR"]
     for node in graph.nodes:
-        label = _label(graph, node, _mermaid_escape, "<br/>")
+        label = _label(graph, node, mermaid_escape, "<br/>")
         lines.append(f'    {ids[node.table]}["{label}"]')
     for edge in graph.edges:
         arrow = f"{_MERMAID_ARROWS[edge.kind]}|{edge.kind.value}{_mermaid_read(edge)}|"
         lines.append(f"    {ids[edge.source]} {arrow} {ids[edge.target]}")
-    return "\n".join([*lines, *(f"    %% {_plain(note)}" for note in _notes(graph)), ""])
+    return "\n".join([*lines, *(f"    %% {one_line(note)}" for note in _notes(graph)), ""])
 
 
 def _mermaid_read(edge: LineageEdge) -> str:
@@ -163,14 +171,14 @@ def dot_text(graph: Lineage) -> str:
     lines = ["digraph lineage {", "    rankdir=LR;", "    node [shape=box];"]
     for node in graph.nodes:
         style = "" if node.in_ledger else ", style=dashed"
-        label = _label(graph, node, _dot_escape, "\\n")
+        label = _label(graph, node, dot_escape, "\\n")
         lines.append(f'    {ids[node.table]} [label="{label}"{style}];')
     for edge in graph.edges:
         label = f"{edge.kind.value}{_mermaid_read(edge)}"
         style = _DOT_STYLES[edge.kind]
         ends = f"{ids[edge.source]} -> {ids[edge.target]}"
         lines.append(f'    {ends} [label="{label}", style={style}];')
-    return "\n".join([*lines, *(f"    // {_plain(note)}" for note in _notes(graph)), "}", ""])
+    return "\n".join([*lines, *(f"    // {one_line(note)}" for note in _notes(graph)), "}", ""])
 
 
 def _ids(graph: Lineage) -> dict[TableVersion, str]:
@@ -185,10 +193,10 @@ def _label(graph: Lineage, node: LineageNode, escape: Callable[[str], str], line
 _MERMAID_PLAIN = frozenset(" @.,:-_/+")
 
 
-def _mermaid_escape(text: str) -> str:
+def mermaid_escape(text: str) -> str:
     """Return a text for a quoted label of Mermaid: entities for all that its syntax or HTML could use.
 
-    >>> _mermaid_escape('a"]<b>')
+    >>> mermaid_escape('a"]<b>')
     'a#34;#93;#60;b#62;'
     """
     return "".join(
@@ -196,15 +204,15 @@ def _mermaid_escape(text: str) -> str:
     )
 
 
-def _dot_escape(text: str) -> str:
+def dot_escape(text: str) -> str:
     r"""Return a text for a quoted label of Graphviz.
 
-    >>> print(_dot_escape('a"\\N'))
+    >>> print(dot_escape('a"\\N'))
     a\"\\N
     """
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text for a comment of one line."""
     return "".join(each if each.isprintable() else " " for each in text)

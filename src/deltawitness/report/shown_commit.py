@@ -45,6 +45,8 @@ def _lines(shown: ShownCommit) -> Iterator[tuple[str, str]]:
     yield "plan", _with(shown.plan_hash, shown.plan_shape_hash and f"shape {shown.plan_shape_hash}")
     yield "schema", shown.schema_hash or ""
     yield from _count_lines(shown)
+    yield "expectations", _with(shown.expectation_result, shown.expectations)
+    yield "not met", shown.expectations_unmet or ""
     yield "error", _with(shown.error_type, shown.error_message)
     yield "landed", landed_text(shown.landed, shown.versions)
     yield "trace", shown.trace_url or shown.trace_id or ""

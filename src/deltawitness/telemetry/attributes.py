@@ -10,6 +10,7 @@ from deltawitness.error_types import error_text_of, is_programs_own
 from deltawitness.events import (
     CommitMetrics,
     Committed,
+    ExpectationReport,
     Exported,
     Failed,
     InputVersion,
@@ -55,6 +56,8 @@ from deltawitness.semconv import (
     DELTA_TABLE_VERSION,
     DELTA_WRITE_MODE,
     ERROR_TYPE,
+    EXPECTATION_RESULT,
+    EXPECTATIONS_UNMET,
     EXPORT_FILES,
     EXPORT_ROWS,
     EXPORT_SIZE,
@@ -119,7 +122,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
     Args:
         event: the redacted event.
     """
-    intent = event.intent
+    intent, report = event.intent, event.expectations
     optional: dict[str, AttributeValue | None] = {
         DB_COLLECTION_NAME: intent.table_name,
         DELTA_TABLE_ID: event.table_id,
@@ -131,6 +134,8 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         DELTA_INPUTS: _versions(intent.inputs),
         DELTA_RUN_INPUTS: _versions(intent.run_inputs),
         WRITE_PARTS: intent.parts,
+        EXPECTATION_RESULT: None if report is None else report.result.value,
+        EXPECTATIONS_UNMET: _unmet_rules(report),
         RUN_PARENT_ID: event.run.parent_run_id,
         FORCE_SAMPLE: event.run.force_sample or None,
         MESSAGE: event.message,
@@ -193,6 +198,12 @@ def _image_parts(image: str) -> tuple[str, str]:
     path, slash, last = name.rpartition("/")
     last, _, tag = last.partition(":")
     return f"{path}{slash}{last}", tag
+
+
+def _unmet_rules(report: ExpectationReport | None) -> list[str] | None:
+    """Return the kinds of rules that are not met, without names of columns."""
+    unmet = () if report is None else report.unmet
+    return list(dict.fromkeys(check.rule.value for check in unmet)) or None
 
 
 def _versions(reads: tuple[InputVersion, ...]) -> list[str] | None:

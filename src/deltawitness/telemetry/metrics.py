@@ -11,7 +11,14 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
 from deltawitness.error_types import classify
-from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
+from deltawitness.events import (
+    CommitMetrics,
+    Committed,
+    ExpectationReport,
+    Exported,
+    Failed,
+    WriteEvent,
+)
 from deltawitness.extras import require
 from deltawitness.semconv import (
     CACHE_DURATION_BUCKETS,
@@ -25,6 +32,8 @@ from deltawitness.semconv import (
     DB_SYSTEM_NAME,
     DELTA_CHANGE,
     ERROR_TYPE,
+    EXPECTATION_RESULT,
+    EXPECTATION_RULE,
     METRIC_CACHE_OPERATION_COUNT,
     METRIC_CACHE_OPERATION_DURATION,
     METRIC_COMMIT_FILES,
@@ -34,6 +43,7 @@ from deltawitness.semconv import (
     METRIC_DB_CLIENT_OPERATION_DURATION,
     METRIC_DRAIN_DURATION,
     METRIC_EVENTS_DROPPED,
+    METRIC_EXPECTATIONS,
     METRIC_EXPORT_FILES,
     METRIC_EXPORT_ROWS,
     METRIC_EXPORT_SIZE,
@@ -45,6 +55,7 @@ from deltawitness.semconv import (
     SCHEMA_URL,
     SCOPE_NAME,
     WITNESS_VERSION,
+    ExpectationResult,
     system_of,
 )
 
@@ -218,6 +229,9 @@ class MetricSink:
         self._retries = meter.create_counter(
             METRIC_COMMIT_RETRIES, "{retry}", "Attempts to commit beyond the first"
         )
+        self._expectations = meter.create_counter(
+            METRIC_EXPECTATIONS, "{check}", "Rules of expectations that were checked"
+        )
         self._exports = (
             meter.create_counter(
                 METRIC_EXPORT_ROWS, "{row}", "Rows written to files outside Delta"
@@ -259,6 +273,15 @@ class MetricSink:
             self._record_commit(intent.operation.value, outcome.metrics, context)
         elif isinstance(outcome, Exported):
             self._record_export(intent.operation.value, outcome.metrics, context)
+        if event.expectations is not None:
+            self._record_expectations(event.expectations, context)
+
+    def _record_expectations(self, report: ExpectationReport, context: Context | None) -> None:
+        """Count each checked rule: as passed, or with the result of the write if it is not met."""
+        for check in report.checked:
+            result = ExpectationResult.PASSED if check.is_met else report.result
+            attributes = {EXPECTATION_RULE: check.rule.value, EXPECTATION_RESULT: result.value}
+            _add(self._expectations, 1, BoundedAttributes(attributes), context)
 
     def _record_export(
         self, operation: str, values: CommitMetrics, context: Context | None

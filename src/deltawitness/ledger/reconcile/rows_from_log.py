@@ -30,6 +30,8 @@ from deltawitness.semconv import (
     CacheResult,
     CacheScope,
     CommitKey,
+    ExpectationResult,
+    ExpectationRule,
     Operation,
 )
 from deltawitness.settings import Settings
@@ -42,6 +44,8 @@ _TRACEPARENT = re.compile(
     r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
 )
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_RULE = rf"(?:{'|'.join(ExpectationRule)})(?:\([^()]*\))?"
+_RULES = re.compile(rf"{_RULE}(?:,{_RULE})*(?:\.\.\.)?")
 _ENGINE_LENGTH = 200
 _COUNT_LIMIT = 1 << 63
 """Counts from this one on do not fit an int64 column; a log may contain any number."""
@@ -96,6 +100,9 @@ def row_from_log(
         "inputs": _inputs(keys.get(CommitKey.INPUTS)),
         "run_inputs": _inputs(keys.get(CommitKey.RUN_INPUTS)),
         "parts": _count(keys.get(CommitKey.PARTS)),
+        "expectation_result": _expectation_result(keys.get(CommitKey.EXPECTATION_RESULT)),
+        "expectations": _rules(keys.get(CommitKey.EXPECTATIONS)),
+        "expectations_unmet": _rules(keys.get(CommitKey.EXPECTATIONS_UNMET)),
         **_metrics(commits),
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
         "witness_version": _plain(keys.get(CommitKey.WITNESS_VERSION)),
@@ -139,6 +146,16 @@ def _mode(value: object) -> str | None:
 def _scope(value: object) -> str:
     is_known = isinstance(value, str) and value in set(CacheScope)
     return str(value) if is_known else CacheScope.DATASET.value
+
+
+def _expectation_result(value: object) -> str | None:
+    return value if isinstance(value, str) and value in set(ExpectationResult) else None
+
+
+def _rules(value: object) -> str | None:
+    """Return a list of rules with columns; redact a text of any other form, which a caller may have set."""
+    text = _text(value)
+    return text if text is None or _RULES.fullmatch(text) else redact_text(text)
 
 
 def _text(value: object) -> str | None:

@@ -8,7 +8,7 @@ come back as dictionaries.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +29,7 @@ from deltawitness.ledger.tables.shards import TableParts, shard_names
 from deltawitness.run import suppressed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from arro3.core import Table
 
 __all__ = ["LedgerListing", "Row"]
@@ -88,15 +89,27 @@ class LedgerListing:
 
     def arrow(self, sql: str) -> Table:
         """Return the result of a query as an Arrow table of delta-rs; arguments and errors as in `query`."""
+        with suppressed():  # these reads are not inputs of the program
+            found: Table = self._execute(sql).read_all()
+        return found
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Return the result of a query in parts; arguments and errors as in `query`."""
+        import pyarrow as pa  # noqa: PLC0415 - heavy
+
+        with suppressed():  # as in `arrow`
+            found = self._execute(sql)
+        return (pa.record_batch(batch) for batch in found)
+
+    def _execute(self, sql: str) -> Any:
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
         tables = [table for table in self.tables if _is_named(table, sql)]
-        with suppressed():  # these reads are not inputs of the program
-            builder = QueryBuilder()
-            for table, parts in self._open(tables).items():
-                for name, opened in parts.sources(_source(table)).items():
-                    builder.register(name, opened)
-            return builder.execute(f"{self._with_views(tables)} {sql}").read_all()
+        builder = QueryBuilder()
+        for table, parts in self._open(tables).items():
+            for name, opened in parts.sources(_source(table)).items():
+                builder.register(name, opened)
+        return builder.execute(f"{self._with_views(tables)} {sql}")
 
     def rows(
         self,

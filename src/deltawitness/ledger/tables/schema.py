@@ -241,6 +241,18 @@ INVENTORY = LedgerTable(
             ColumnKind.NUMBER,
             "milliseconds that the observation took on the calling thread",
         ),
+        (
+            "expectation_result",
+            ColumnKind.TEXT,
+            "of a write with expectations: passed, warned, failed or quarantined",
+        ),
+        ("expectations", ColumnKind.TEXT, "rules that were checked, separated by commas"),
+        ("expectations_unmet", ColumnKind.TEXT, "rules that the rows do not meet"),
+        (
+            "column_lineage",
+            ColumnKind.TEXT,
+            "from which columns the plan made the written columns, as JSON",
+        ),
     ),
 )
 

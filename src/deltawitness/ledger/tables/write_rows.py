@@ -18,6 +18,7 @@ from typing import Any
 
 from deltawitness.call_site import CallSite
 from deltawitness.commit.log import open_log
+from deltawitness.commit.metadata import keys_of_expectations
 from deltawitness.commit.outcome import (
     RawCommit,
     failed_metrics,
@@ -141,6 +142,7 @@ def event_row(
         "pid": event.pid,
         "source": Source.OBSERVED.value,
         **guarded_value("ledger", lambda: reason_columns(event.message, event.call_site), {}),
+        **guarded_value("ledger", lambda: keys_of_expectations(event.expectations), {}),
     }
 
 
@@ -175,6 +177,7 @@ def intent_columns(intent: WriteIntent) -> Row:
         "plan_hash": intent.plan_hash,
         "plan_shape_hash": intent.plan_shape_hash,
         "parts": intent.parts,
+        "column_lineage": intent.column_lineage,
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from deltawitness.exceptions import RequirementError, StatementError
+from deltawitness.exceptions import ExpectationError, RequirementError, StatementError
 from deltawitness.internal_errors import report
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def publish_after_failure(
     """
     try:
         yield
-    except (StatementError, RequirementError):
+    except (StatementError, RequirementError, ExpectationError):
         raise
     except BaseException:
         _publish_newest(session, ctx, uri, storage_options)

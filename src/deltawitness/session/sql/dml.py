@@ -50,6 +50,7 @@ from deltawitness.session.sql.merge_apply import (
     changed_rows,
     matching,
 )
+from deltawitness.session.sql.merge_columns import columns_of_merge
 from deltawitness.session.sql.merge_parser import Merge
 from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
 from deltawitness.session.sql.observe_writes import observe_write
@@ -253,7 +254,11 @@ class _Run:
         )
         merge = merge.with_defaults(self.entry.defaults)
         attributes = attributes_of_frame(
-            below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
+            below,
+            self.state,
+            clauses=merge.clauses_text,
+            reads=(self.entry.as_input(),),
+            columns=lambda found: columns_of_merge(merge, planner, self._columns, found),
         )
         with observe_write(attributes):
             return execute_merge(merge, planner, self.table, _frame(self.ctx, below))

@@ -14,6 +14,7 @@ from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
+from deltawitness.observe.write_watch import has_quarantined, watch_writes
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
 from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.frame_attributes import attributes_of_frame
@@ -47,8 +48,10 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
     reported = report_if_unreached(table.table_uri, mode, table)
-    with with_operator_metrics(frame) as rows, reported:
+    with with_operator_metrics(frame) as rows, reported, watch_writes() as writes:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
+    if has_quarantined(writes):
+        return 0
     written = rows_written(table)
     if written is None:
         # Fall back to delta-rs's history of the open table, whose last commit is the same.
@@ -174,9 +177,17 @@ def _write(  # noqa: PLR0913 - the arguments of one write
         # delta-rs appends in mode `ignore` to a table that `write_deltalake` has not seen.
         is_looked_up = table is not None or mode is WriteMode.IGNORE
         opening = nullcontext() if is_looked_up else absent_table(uri)
-        with observed, opening, with_operator_metrics(source) as rows, reported:
+        with (
+            observed,
+            opening,
+            with_operator_metrics(source) as rows,
+            reported,
+            watch_writes() as writes,
+        ):
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
+        if has_quarantined(writes):
+            return WriteResult(format=WriteFormat.DELTA, mode=mode, is_quarantined=True)
         if table is not None:
             _publish(frame, uri, table)
             return _result(mode, receipt_of_handle(table))
