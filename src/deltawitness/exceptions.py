@@ -16,6 +16,7 @@
     ├── DiffError               (ValueError)   two versions that cannot be compared
     ├── PlanError               (RuntimeError) a program or a table that `deltawitness plan` cannot plan
     ├── ReleaseError            (ValueError)   a release that cannot be created
+    ├── QuestionError           (ValueError)   a question with invalid SQL, or about unreadable versions
     ├── LedgerLookupError       (LookupError)  a name or an id that the ledger lacks, or that means several
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
@@ -42,6 +43,7 @@ __all__ = [
     "MissingExtraError",
     "OnceError",
     "PlanError",
+    "QuestionError",
     "ReleaseError",
     "RepeatedStatementWarning",
     "RequirementError",
@@ -113,6 +115,10 @@ class PlanError(DeltaWitnessError, RuntimeError):
 
 class ReleaseError(DeltaWitnessError, ValueError):
     """A release cannot be created: its name is taken or invalid, or its tables cannot be read."""
+
+
+class QuestionError(DeltaWitnessError, ValueError):
+    """The SQL of a question is invalid, or no version that it needs can be read."""
 
 
 class OnceError(DeltaWitnessError, RuntimeError):

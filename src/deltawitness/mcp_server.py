@@ -19,6 +19,8 @@ from deltawitness.answers.doctor import doctor
 from deltawitness.answers.json_values import json_value
 from deltawitness.answers.questions import errors, impact, lineage, runs, show, writes
 from deltawitness.answers.run_time import time
+from deltawitness.answers.trends.overdue import overdue
+from deltawitness.answers.trends.regressions import regressions
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.extras import require
 from deltawitness.redaction import message_for_ledger
@@ -33,6 +35,7 @@ __all__ = ["mcp_server"]
 
 QUESTIONS: tuple[Callable[..., Any], ...] = (
     *(show, runs, writes, errors, lineage, column_lineage, impact, diff, time, cost, doctor),
+    *(overdue, regressions),
 )
 """Functions that only read. Each becomes a tool with its name, its documentation and its parameters."""
 
@@ -47,9 +50,10 @@ _LITERALS = {"predicate", "parameters"}
 
 _INSTRUCTIONS = """\
 Answers questions about the Delta tables of a lakehouse: which run wrote a version, from what, why a result is
-different, what failed and whether it landed. Tables are named by name, id, path or URI, with @VERSION for one
-version; runs by their id or a prefix of it. Start with `runs`, `writes` or `errors`, then `show`, `lineage`,
-`impact` and `diff`. Nothing is ever written."""
+different, what failed and whether it landed, and what is late or worse than before. Tables are named by name,
+id, path or URI, with @VERSION for one version; runs by their id or a prefix of it. Start with `runs`, `writes`
+or `errors`, then `show`, `lineage`, `impact` and `diff`; `overdue` and `regressions` find what needs attention.
+Nothing is ever written."""
 
 
 def mcp_server(settings: Settings | None = None, *, show_literals: bool = False) -> MCPServer:

@@ -29,6 +29,7 @@ __all__ = [
     "check_depth",
     "errors",
     "impact",
+    "in_utc",
     "ledger_of",
     "lineage",
     "runs",
@@ -115,7 +116,7 @@ def errors(  # noqa: PLR0913 - keyword-only filters
         OSError: the ledger's storage cannot be read.
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
-    chosen = WriteFilter(since=_in_utc(since), job=job, table=table, result=CacheResult.ERROR)
+    chosen = WriteFilter(since=in_utc(since), job=job, table=table, result=CacheResult.ERROR)
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
 
 
@@ -168,7 +169,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         operation=operation,
         version=version,
         result=None if result is None else CacheResult(result),
-        since=_in_utc(since),
+        since=in_utc(since),
         expectation=None if expectation is None else ExpectationResult(expectation),
     )
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
@@ -201,7 +202,7 @@ def runs(  # noqa: PLR0913 - keyword-only filters
         OSError: the ledger's storage cannot be read.
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
-    found = list_runs(ledger, job=job, status=status, since=_in_utc(since), limit=limit)
+    found = list_runs(ledger, job=job, status=status, since=in_utc(since), limit=limit)
     return [RunRow.of(row) for row in found]
 
 
@@ -334,7 +335,8 @@ def ledger_of(settings: Settings, *, is_required: bool = True) -> LedgerListing:
     return ledger
 
 
-def _in_utc(time: datetime | None) -> datetime | None:
+def in_utc(time: datetime | None) -> datetime | None:
+    """Return a time of a caller in UTC; a time without a time zone is in UTC."""
     if time is None:
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -9,6 +9,8 @@ import typer
 from deltawitness.cli.adopt import adopt_command
 from deltawitness.cli.audit import audit_command
 from deltawitness.cli.bench import bench_command
+from deltawitness.cli.bisect import bisect_command
+from deltawitness.cli.blame import blame_command
 from deltawitness.cli.cache import (
     ls_command,
     prune_command,
@@ -16,6 +18,7 @@ from deltawitness.cli.cache import (
     verify_run_command,
     why_command,
 )
+from deltawitness.cli.ci_report import ci_report_command
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
@@ -34,8 +37,10 @@ from deltawitness.cli.maintenance import (
     views_command,
 )
 from deltawitness.cli.mcp import mcp_command
+from deltawitness.cli.overdue import overdue_command
 from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
+from deltawitness.cli.regressions import regressions_command
 from deltawitness.cli.release import (
     create_release_command,
     diff_releases_command,
@@ -100,6 +105,11 @@ app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
 app.command("impact")(with_storage_options(impact_command))
+app.command("bisect")(with_storage_options(bisect_command))
+app.command("blame")(with_storage_options(blame_command))
+app.command("overdue")(with_storage_options(overdue_command))
+app.command("regressions")(with_storage_options(regressions_command))
+app.command("ci-report")(with_storage_options(ci_report_command))
 app.command("undo")(with_storage_options(undo_command))
 app.command(
     "plan", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}

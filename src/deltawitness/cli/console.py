@@ -25,6 +25,7 @@ __all__ = [
     "CommandError",
     "JsonOption",
     "console",
+    "errors_exit_with_2",
     "exit_on_error",
     "log_to_stderr",
     "print_error",
@@ -98,6 +99,15 @@ def exit_on_error(where: str) -> Iterator[None]:
         text = message_for_ledger(storage_reason(str(error)), LedgerMessages.SAFE)
         print_error(f"{where}: {text or type(error).__name__}")
         raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def errors_exit_with_2() -> Iterator[None]:
+    """End a command whose exit code 1 is an answer with 2 after any error, as `diff` and `grep` do."""
+    try:
+        yield
+    except typer.Exit as done:
+        raise typer.Exit(MISUSED if done.exit_code else 0) from None
 
 
 class _OneLineHandler(logging.Handler):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +12,7 @@ from deltawitness.answers.diff.run_values import RunDiff
 from deltawitness.answers.diff.table_values import TableDiff
 from deltawitness.answers.diff.tables import DiffOptions
 from deltawitness.answers.json_values import json_value
-from deltawitness.cli.console import MISUSED, JsonOption, console, print_json
+from deltawitness.cli.console import JsonOption, console, errors_exit_with_2, print_json
 from deltawitness.cli.ledger_option import (
     RootOption,
     exit_on_ledger_error,
@@ -23,7 +21,7 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.report.diff import print_run_diff, print_table_diff
 
-__all__ = ["DIFFERENT", "diff_command", "errors_exit_with_2"]
+__all__ = ["DIFFERENT", "diff_command"]
 
 DIFFERENT = 1
 """Exit code when there is a difference."""
@@ -78,15 +76,6 @@ def diff_command(
         print_run_diff(console(sys.stdout), found)
     if found.is_different:
         raise typer.Exit(DIFFERENT)
-
-
-@contextmanager
-def errors_exit_with_2() -> Iterator[None]:
-    """Let a command that exits with 1 in the block exit with 2."""
-    try:
-        yield
-    except typer.Exit as done:
-        raise typer.Exit(MISUSED if done.exit_code else 0) from None
 
 
 def _json(found: TableDiff | RunDiff) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from deltawitness.ids_and_clock import now_ns
 
-__all__ = ["SinceOption", "parse_duration", "parse_time"]
+__all__ = ["AtOption", "SinceOption", "parse_duration", "parse_time"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -66,4 +66,11 @@ SinceOption = typer.Option(
     metavar="WHEN",
     parser=parse_time,
     help="Filter by time: ISO 8601 (UTC), or a duration such as 2h or 7d.",
+)
+
+AtOption = typer.Option(
+    "--at",
+    metavar="WHEN",
+    parser=parse_time,
+    help="Answer for this time instead of now: ISO 8601 (UTC), or a duration before now.",
 )

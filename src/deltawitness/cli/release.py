@@ -16,8 +16,15 @@ from deltawitness.answers.releases.question import (
     releases,
     verify_release,
 )
-from deltawitness.cli.console import FAILED, JsonOption, console, log_to_stderr, print_json
-from deltawitness.cli.diff import DIFFERENT, errors_exit_with_2
+from deltawitness.cli.console import (
+    FAILED,
+    JsonOption,
+    console,
+    errors_exit_with_2,
+    log_to_stderr,
+    print_json,
+)
+from deltawitness.cli.diff import DIFFERENT
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, settings_of
 from deltawitness.cli.run_ledger import default_folder
 from deltawitness.report.releases import (

@@ -26,7 +26,7 @@ from deltawitness.scan.read_ahead import read_ahead
 if TYPE_CHECKING:
     from deltawitness.answers.diff.versions import OpenVersion
 
-__all__ = ["ComparableRows", "RowSource", "comparable_type", "source_of"]
+__all__ = ["ComparableRows", "RowSource", "canonical", "comparable_type", "source_of"]
 
 BATCH_ROWS = 1 << 16
 """Maximum number of rows of a batch."""
@@ -243,24 +243,22 @@ def _comparable_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _hash(value: Any) -> str:
     return hashlib.blake2b(
-        _canonical(value).encode("utf-8", "surrogatepass"), digest_size=16
+        canonical(value).encode("utf-8", "surrogatepass"), digest_size=16
     ).hexdigest()
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
     """Return a text that is equal for equal values of one type.
 
-    >>> _canonical({"x": [-0.0, float("nan")], "y": None})
+    >>> canonical({"x": [-0.0, float("nan")], "y": None})
     "{'x': [0.0, nan], 'y': None}"
     """
     if isinstance(value, float):
         return repr(value + 0.0)
     if isinstance(value, dict):
-        return (
-            "{" + ", ".join(f"{name!r}: {_canonical(each)}" for name, each in value.items()) + "}"
-        )
+        return "{" + ", ".join(f"{name!r}: {canonical(each)}" for name, each in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_canonical, value)) + "]"
+        return "[" + ", ".join(map(canonical, value)) + "]"
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_canonical, value)) + ")"
+        return "(" + ", ".join(map(canonical, value)) + ")"
     return repr(value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# It registers a function for the exit, which fails once the interpreter ends: a last drain imports Arrow, Arrow
+# pandas, and pandas this module.
+import concurrent.futures.thread  # noqa: F401 - as above
 import random
 import threading
 import time
