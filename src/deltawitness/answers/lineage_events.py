@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 from deltawitness.answers.lists import WriteFilter, rows_of_runs
 from deltawitness.answers.predicates import NEWEST_RUNS
+from deltawitness.answers.questions import in_utc, ledger_of, settings_with
 from deltawitness.answers.rows import TableVersion, WriteRow
 from deltawitness.call_site import CallSite
 from deltawitness.events import (
@@ -40,8 +42,9 @@ from deltawitness.semconv import (
     ErrorType,
     Operation,
 )
+from deltawitness.settings import Settings
 
-__all__ = ["read_lineage_events"]
+__all__ = ["event_of_row", "lineage_events", "read_lineage_events"]
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -49,6 +52,54 @@ PAGE = 5_000
 """Rows of a query. A ledger is read in pages, as its rows may not fit into memory."""
 
 _RESULTS = tuple(each.value for each in (CacheResult.WRITE, CacheResult.NOOP, CacheResult.ERROR))
+
+
+def lineage_events(  # noqa: PLR0913 - keyword-only options
+    *,
+    run: str | None = None,
+    job: str | None = None,
+    table: str | None = None,
+    since: dt.datetime | None = None,
+    root: str | os.PathLike[str] | None = None,
+    storage_options: dict[str, str] | None = None,
+    settings: Settings | None = None,
+) -> Iterator[RunEvent]:
+    """Yield the OpenLineage events of the writes in the ledger, oldest first, as JSON objects.
+
+    The settings `openlineage_namespace`, `openlineage_tables` and `openlineage_repository` are applied. No
+    client of OpenLineage is needed.
+
+    Args:
+        run: the id of the run, or an unambiguous prefix of it.
+        job: name of the job.
+        table: only this table: its name, id (or a prefix of it), path or URI.
+        since: time before which writes are skipped. UTC without a time zone.
+        root: as for :func:`show`.
+        storage_options: as for :func:`show`.
+        settings: as for :func:`show`.
+
+    Raises:
+        LedgerLookupError: there is no ledger, or it has no such run or table.
+        ConfigurationError: a setting in the environment is invalid.
+        OSError: the ledger's storage cannot be read.
+
+    >>> import pyarrow as pa, tempfile
+    >>> from deltalake import write_deltalake
+    >>> from deltawitness import DeltaLakeInstrumentor, Settings, lineage_events
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     settings = Settings(cache_root=f"{folder}/ledger")
+    ...     DeltaLakeInstrumentor().instrument(settings=settings)
+    ...     write_deltalake(f"{folder}/t", pa.table({"x": [1]}))
+    ...     DeltaLakeInstrumentor().uninstrument()
+    ...     [event["eventType"] for event in lineage_events(settings=settings)]
+    ['START', 'COMPLETE']
+    """
+    chosen_settings = settings_with(root, storage_options, settings)
+    chosen = WriteFilter(run=run, job=job, table=table, since=in_utc(since))
+    pairs = read_lineage_events(
+        ledger_of(chosen_settings), chosen, NamingOptions.of(chosen_settings)
+    )
+    return (event for pair in pairs for event in pair)
 
 
 def read_lineage_events(
@@ -206,7 +257,7 @@ def _outcome(row: WriteRow) -> WriteOutcome:
 
 def _member(kind: type[E], value: str | None, otherwise: E) -> E:
     try:
-        return kind(value)
+        return otherwise if value is None else kind(value)
     except ValueError:
         return otherwise
 

@@ -73,12 +73,7 @@ def lineage_export_command(
         raise typer.BadParameter(msg)
     refused = 0
     with errors_exit_with_2(), exit_on_ledger_error(root, "read"):
-        settings = settings_of(root)
-        options = NamingOptions(
-            settings.openlineage_namespace,
-            settings.openlineage_tables or {},
-            settings.openlineage_repository,
-        )
+        options = NamingOptions.of(settings_of(root))
         chosen = WriteFilter(run=run, job=job, table=table, since=since)
         pairs = read_lineage_events(listed_ledger(root), chosen, options, option="--")
         events = (event for pair in pairs for event in pair)
@@ -101,8 +96,9 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 
 def _write(events: Iterable[RunEvent], stream: TextIO) -> None:
-    for event in events:
-        stream.write(json.dumps(event, separators=(",", ":"), ensure_ascii=False) + "\n")
+    stream.writelines(
+        json.dumps(event, separators=(",", ":"), ensure_ascii=False) + "\n" for event in events
+    )
 
 
 def _send(events: Iterable[RunEvent], destination: str) -> int:

@@ -23,7 +23,7 @@ __all__ = ["QueuedSink", "SinkCounts", "located_event"]
 
 _log = logging.getLogger("deltawitness")
 
-PAUSE = 30.0
+PAUSE = 5.0
 """Seconds after a failure in which events are dropped without an attempt to send them."""
 
 HANGING = 60.0

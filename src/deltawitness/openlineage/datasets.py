@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from deltawitness.locations import canonical_uri
+from deltawitness.settings import Settings
 
 __all__ = ["DatasetName", "NamingOptions", "dataset_name", "table_symlink"]
 
@@ -39,6 +40,15 @@ class NamingOptions:
     namespace: str = "default"
     tables: Mapping[str, str] = field(default_factory=dict)
     repository: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> NamingOptions:
+        """Return the options in settings."""
+        return cls(
+            settings.openlineage_namespace,
+            settings.openlineage_tables or {},
+            settings.openlineage_repository,
+        )
 
 
 def dataset_name(location: str) -> DatasetName:

@@ -61,14 +61,14 @@ def input_facets(
 
     Args:
         location: location of the table.
-        version: the version that was read.
+        version: the version that was read; negative if it is not known.
         options: names of tables in a catalog.
         is_inferred: whether the run had read the table before the write, and the write is not
             necessarily made from it.
     """
     is_made_from = {"deltawitness.input": "inferred" if is_inferred else None}
     return {
-        **_version(version),
+        **(_version(version) if version >= 0 else {}),
         "storage": _storage(),
         **_symlinks(location, options),
         **tags("TagsDatasetFacet", dict(is_made_from)),

@@ -107,6 +107,10 @@ class OpenLineageSink(QueuedSink):
                 client.close(timeout)
 
 
+_RETRIES = {"total": 2, "connect": 0}
+"""A server that is gone is tried again with a later write: urllib3 logs a line for each retry."""
+
+
 def open_client(destination: str) -> OpenLineageClient:
     """Return a client that sends to a destination.
 
@@ -123,7 +127,7 @@ def open_client(destination: str) -> OpenLineageClient:
     config = {"facets": {"source_code_location": {"disabled": True}}}
     if destination == CLIENT:
         return OpenLineageClient(config=config)
-    options: dict[str, Any] = {"url": destination}
+    options: dict[str, Any] = {"url": destination, "retry": _RETRIES}
     if endpoint := os.environ.get("OPENLINEAGE_ENDPOINT"):
         options["endpoint"] = endpoint
     if key := os.environ.get("OPENLINEAGE_API_KEY"):
