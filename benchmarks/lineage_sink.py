@@ -1,6 +1,6 @@
 """What a write costs when its OpenLineage events cannot be sent: microseconds, and the counts of the sink.
 
-    python benchmarks/openlineage.py [EVENTS] [WRITES]
+    python benchmarks/lineage_sink.py [EVENTS] [WRITES]
 
 First the sink gets EVENTS writes for a server that is gone: what the delivery thread pays for each write.
 Then WRITES real writes are made with the sink and as many without it, in turns of 10.
