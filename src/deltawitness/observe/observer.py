@@ -122,6 +122,7 @@ class Observer(CallObserver):
         self._queued_sinks = tuple(sink for sink in sinks if isinstance(sink, QueuedSink))
         for sink in self._queued_sinks:
             sink.on_drop = exporters.counters.count_dropped
+            sink.is_busy = self._is_busy
         self._termination = SigtermHandler(self._flush_before_termination)
 
     @property

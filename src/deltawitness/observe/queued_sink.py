@@ -66,6 +66,7 @@ class QueuedSink(ABC):
         receives_locations: whether the events have locations, inputs with locations and the schema. All
             other parts are redacted in any case.
         on_drop: called with the component and a number of writes; the observer sets it.
+        is_busy: returns whether a write is active, which delays sending; the observer sets it.
         counts: how many writes were received, sent and dropped.
     """
 
@@ -75,6 +76,7 @@ class QueuedSink(ABC):
     def __init__(self, *, capacity: int) -> None:
         self.counts = SinkCounts()
         self.on_drop: Callable[[str, int], None] = lambda _component, _count: None
+        self.is_busy: Callable[[], bool] = lambda: False
         self._pid = os.getpid()
         self._paused_until = 0.0
         self._is_closing = False
@@ -83,7 +85,7 @@ class QueuedSink(ABC):
             interval=0.1,
             capacity=capacity,
             step_timeout=HANGING,
-            is_busy=lambda: False,
+            is_busy=self._has_active_write,
             on_error=report,
             on_drop=lambda _component: self._drop(1),
         )
@@ -124,6 +126,9 @@ class QueuedSink(ABC):
                 "%s: %d of %d writes were not sent", self.component, dropped, self.counts.received
             )
             self.counts = SinkCounts()
+
+    def _has_active_write(self) -> bool:
+        return self.is_busy()  # the observer sets it after the start
 
     def _send_or_drop(self, event: WriteEvent) -> None:
         if self._is_closing:
