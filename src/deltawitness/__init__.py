@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
-    from deltawitness.cache.fingerprint.diff import Miss, MissReason
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
@@ -118,6 +117,7 @@ if TYPE_CHECKING:
     from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
     from deltawitness.semconv import CacheScope, ErrorType
+    from deltawitness.session.fingerprint.diff import Miss, MissReason
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -191,8 +191,8 @@ _MODULES = {
     "LineageNode": "answers.lineage_graph",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
-    "Miss": "cache.fingerprint.diff",
-    "MissReason": "cache.fingerprint.diff",
+    "Miss": "session.fingerprint.diff",
+    "MissReason": "session.fingerprint.diff",
     "NoCommit": "events",
     "NoCommitReason": "events",
     "ObservedDataFrame": "session.proxies",

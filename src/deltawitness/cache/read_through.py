@@ -20,9 +20,6 @@ from deltawitness.cache.entries.writer import (
     is_race_lost,
     write_entry,
 )
-from deltawitness.cache.fingerprint.dependencies import computing
-from deltawitness.cache.fingerprint.diff import Miss, MissReason, differences
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.cache.registration import (
     check_name_is_free,
     record_written,
@@ -54,6 +51,9 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.session.core.state import session_of
+from deltawitness.session.fingerprint.dependencies import computing
+from deltawitness.session.fingerprint.diff import Miss, MissReason, differences
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.telemetry.cache_spans import SetResult, cache_span
 
 if TYPE_CHECKING:

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.entry import DamagedEntryError, check_files
 from deltawitness.cache.entries.plan_store import PlannedTable, StoredPlan
-from deltawitness.cache.fingerprint.diff import differences
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
-from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.commit.log import open_log
 from deltawitness.redaction import redact_text
 from deltawitness.session.context_handlers import SESSION_HANDLERS
@@ -18,6 +15,9 @@ from deltawitness.session.core.frames import FrameState, attach_state
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.diff import differences
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable, TableInput
+from deltawitness.session.fingerprint.plan import fingerprint_of
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionConfig, SessionContext

@@ -21,9 +21,6 @@ from deltawitness.cache.entries.definitions import EntryDefinition
 from deltawitness.cache.entries.entry import DamagedEntryError, check_files
 from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
-from deltawitness.cache.fingerprint.diff import differences
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
-from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.cache.kinds.datasets import define_dataset
 from deltawitness.cache.verify.compare import compare
 from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame, pinned_table
@@ -51,6 +48,9 @@ from deltawitness.semconv import (
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.table_providers import provider_of
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.diff import differences
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable, TableInput
+from deltawitness.session.fingerprint.plan import fingerprint_of
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import cache_span
 

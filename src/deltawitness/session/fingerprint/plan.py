@@ -6,11 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.environment import TIME_ZONE, engine_release, setting_inputs
-from deltawitness.cache.fingerprint.inputs import Inputs, collect_inputs
-from deltawitness.cache.fingerprint.model import Column, Fingerprint, NotCacheable, SettingInput
-from deltawitness.cache.fingerprint.scans import UnknownScanError
-from deltawitness.cache.fingerprint.udfs import UnversionedUdfError, udf_inputs
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -19,6 +14,11 @@ from deltawitness.hashing import (
 )
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import BOUND_TO_ZONE
+from deltawitness.session.fingerprint.environment import TIME_ZONE, engine_release, setting_inputs
+from deltawitness.session.fingerprint.inputs import Inputs, collect_inputs
+from deltawitness.session.fingerprint.model import Column, Fingerprint, NotCacheable, SettingInput
+from deltawitness.session.fingerprint.scans import UnknownScanError
+from deltawitness.session.fingerprint.udfs import UnversionedUdfError, udf_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.model import UdfInput
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.model import UdfInput
 
 if TYPE_CHECKING:
     from datafusion import SessionContext

@@ -6,8 +6,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.model import SettingInput
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.model import SettingInput
 
 if TYPE_CHECKING:
     from datafusion import SessionConfig, SessionContext

@@ -9,18 +9,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.content_digest import TooLargeError, content_hash
-from deltawitness.cache.fingerprint.dependencies import is_of_another_default
-from deltawitness.cache.fingerprint.file_stat import FileGoneError, file_input
-from deltawitness.cache.fingerprint.model import (
+from deltawitness.commit.log import open_log
+from deltawitness.commit.private_api import storage_options_of
+from deltawitness.events import InputVersion
+from deltawitness.hashing import schema_hash
+from deltawitness.locations import table_id
+from deltawitness.session.core.frames import FrameState, state_of
+from deltawitness.session.core.private_api import BOUND_TO_ZONE
+from deltawitness.session.core.snapshot import Registered, TableName, scanned_names
+from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.content_digest import TooLargeError, content_hash
+from deltawitness.session.fingerprint.dependencies import is_of_another_default
+from deltawitness.session.fingerprint.file_stat import FileGoneError, file_input
+from deltawitness.session.fingerprint.model import (
     DataInput,
     FileInput,
     SourceInput,
     TableInput,
     label,
 )
-from deltawitness.cache.fingerprint.plan_details import check_literals, null_handling, values_in
-from deltawitness.cache.fingerprint.scans import (
+from deltawitness.session.fingerprint.plan_details import check_literals, null_handling, values_in
+from deltawitness.session.fingerprint.scans import (
     RECURSION,
     Leaf,
     LeafKind,
@@ -34,16 +44,6 @@ from deltawitness.cache.fingerprint.scans import (
     series_digest,
     shown_names,
 )
-from deltawitness.commit.log import open_log
-from deltawitness.commit.private_api import storage_options_of
-from deltawitness.events import InputVersion
-from deltawitness.hashing import schema_hash
-from deltawitness.locations import table_id
-from deltawitness.session.core.frames import FrameState, state_of
-from deltawitness.session.core.private_api import BOUND_TO_ZONE
-from deltawitness.session.core.snapshot import Registered, TableName, scanned_names
-from deltawitness.session.core.tokens import quote_identifier
-from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
