@@ -62,6 +62,7 @@ class InFlightWrite:
         landed: whether a failed write has committed, where that follows without reading the log.
         no_commit_reason: why there is no commit, where that follows without reading the log.
         exported: returns the metrics of files outside Delta; called on the delivery thread.
+        store_plan: stores its plan under its id, on the delivery thread; None stores nothing.
         schema: the written Arrow schema, not hashed yet.
         call: instance, args, kwargs and `contextvars` context for the hooks; None without hooks.
         response: what the engine returned, for the response hook; None without hooks.
@@ -96,6 +97,7 @@ class InFlightWrite:
     landed: Landed | None = None
     no_commit_reason: NoCommitReason | None = None
     exported: Callable[[], CommitMetrics] | None = None
+    store_plan: Callable[[str], None] | None = None
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
     response: object = None

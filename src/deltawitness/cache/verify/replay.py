@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.entry import DamagedEntryError, check_files
-from deltawitness.cache.entries.plan_store import PlannedTable, StoredPlan
 from deltawitness.commit.log import open_log
 from deltawitness.redaction import redact_text
 from deltawitness.session.context_handlers import SESSION_HANDLERS
@@ -18,6 +17,7 @@ from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.diff import differences
 from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable, TableInput
 from deltawitness.session.fingerprint.plan import fingerprint_of
+from deltawitness.session.fingerprint.stored_plan import PlannedTable, StoredPlan
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionConfig, SessionContext

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["columns_of", "fingerprint_of", "source_fingerprint"]
 
 
-def fingerprint_of(
+def fingerprint_of(  # noqa: PLR0913 - each is an option, by keyword
     frame: DataFrame,
     *,
     functions: Mapping[str, str],
     version: str | None = None,
     has_max_age: bool = False,
     query: str | None = None,
+    reads_content: bool = True,
 ) -> Fingerprint | NotCacheable:
     """Return the fingerprint of a frame, or why it cannot be cached.
 
@@ -43,11 +44,12 @@ def fingerprint_of(
         version: a version that the caller gives to inputs whose changes cannot be detected.
         has_max_age: the result expires, so that it may depend on volatile functions.
         query: SQL text of the frame; None without one.
+        reads_content: as for :func:`deltawitness.session.fingerprint.inputs.collect_inputs`.
     """
     state = state_of(frame)
     try:
         _check_schema(frame.schema())
-        inputs = collect_inputs(frame, version)
+        inputs = collect_inputs(frame, version, reads_content=reads_content)
         text = _full_text(frame, inputs)
         settings = _settings(state)
         if query is None and version is None:

@@ -54,6 +54,7 @@ from deltawitness.session.sql.merge_parser import Merge
 from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
 from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
+from deltawitness.session.sql.write_plans import with_stored_plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -234,7 +235,9 @@ class _Run:
         else:
             frame = _without_views(self.ctx, below) or frame
         frame, schema = without_columns(frame, schema, self._computed_columns())
-        with observe_write(attributes_of_frame(below, self.state, schema=schema)):
+        attributes = attributes_of_frame(below, self.state, schema=schema)
+        attributes = with_stored_plan(attributes, frame, self.state, is_from_text=False)
+        with observe_write(attributes):
             return stream_into(self.table, coerce(self.ctx, frame, schema), mode)
 
     def _computed_columns(self) -> frozenset[str]:

@@ -1,0 +1,72 @@
+"""Store the plans of a session's writes, if the setting `keep_write_plans` is on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.internal_errors import report
+from deltawitness.ledger.tables.locations import is_enabled, root_of
+from deltawitness.observe import current_observer
+from deltawitness.observe.write_context import WriteAttributes, current_write_context
+from deltawitness.session.core.frames import FrameState, attach_state
+from deltawitness.session.core.private_api import wrapped_plan
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.name_binding import TextOrigin
+
+if TYPE_CHECKING:
+    from deltawitness.ledger.tables.schema import LedgerRoot
+    from deltawitness.session.fingerprint.write_plan import WritePlan
+
+__all__ = ["with_stored_plan"]
+
+
+def with_stored_plan(
+    attributes: WriteAttributes, frame: Any, state: FrameState | None, *, is_from_text: bool = True
+) -> WriteAttributes:
+    """Return the attributes of a write with a function that stores its plan, if the settings ask for it.
+
+    It never raises: an error is reported as an internal error, and no plan is stored.
+
+    Args:
+        attributes: the other attributes of the write.
+        frame: the written rows.
+        state: state of the observed frame that has this plan; None if the frame is not observed.
+        is_from_text: whether the text in the state is the query of these rows.
+    """
+    try:
+        observer = current_observer()
+        if observer is None or not observer.settings.keep_write_plans or state is None:
+            return attributes
+        is_part = current_write_context() is not None  # the outer call stores the plan
+        if is_part or not is_enabled(observer.settings) or not observer.is_on():
+            return attributes
+        from deltawitness.session.fingerprint.write_plan import plan_of_write  # noqa: PLC0415 - heavy
+
+        state = state._replace(pending=None)
+        rows = unpatched(state.ctx, "create_dataframe_from_logical_plan")(
+            wrapped_plan(unpatched(frame, "logical_plan")())
+        )
+        text = _text_of(state) if is_from_text else None
+        plan = plan_of_write(attach_state(rows, state), state, text)
+        return replace(attributes, store_plan=partial(_store, root_of(observer.settings), plan))
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("plans", error)
+        return attributes
+
+
+def _text_of(state: FrameState) -> str | None:
+    """Return the text from which a frame was planned; None without one, or with parameters."""
+    origin = state.origin
+    if not isinstance(origin, TextOrigin) or origin.is_name:
+        return None
+    call = origin.call
+    return None if call.param_values or call.named else call.text
+
+
+def _store(root: LedgerRoot, plan: Callable[[], WritePlan], write_id: str) -> None:
+    from deltawitness.ledger.tables.write_plans import store_plan_of_write  # noqa: PLC0415 - as above
+
+    store_plan_of_write(root, write_id, plan().to_bytes())
