@@ -12,7 +12,6 @@ from deltawitness.events import Committed, WriteEvent, WriteSink
 from deltawitness.internal_errors import guarded_value, report
 from deltawitness.observe.completion import complete_event, minimal_event, minimal_redacted_event
 from deltawitness.redaction import redact
-from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -138,9 +137,7 @@ class DeliverySteps:
 def _store_plan(write: InFlightWrite) -> None:
     event, store = write.event, write.store_plan
     write.store_plan = None  # it holds the plan
-    if store is None or event is None or event.intent.operation is not Operation.WRITE:
-        return  # only the rows of a WRITE are those of a plan
-    if isinstance(event.outcome, Committed):
+    if store is not None and event is not None and isinstance(event.outcome, Committed):
         store(event.write_id)
 
 

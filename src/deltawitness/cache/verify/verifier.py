@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition
@@ -22,9 +23,10 @@ from deltawitness.cache.entries.entry import DamagedEntryError, check_files
 from deltawitness.cache.entries.plan_store import PLAN, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
 from deltawitness.cache.kinds.datasets import define_dataset
+from deltawitness.cache.verify.changes import changed_table
 from deltawitness.cache.verify.compare import compare
 from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame, pinned_table
-from deltawitness.cache.verify.writes import stored_write, written_rows
+from deltawitness.cache.verify.writes import StoredWrite, stored_write, written_rows
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.exceptions import DeltaWitnessError
@@ -230,6 +232,8 @@ class Verifier:
                 return _compare(unverified, entry.fingerprint, rows, frame)
             write = stored_write(self._root, uri, commit, raw, write_id)
             table = self._open_table(uri, commit.version)
+            if write.depends_on_version_before:
+                return self._verify_change(unverified, write, table)
             frame = pinned_frame(
                 write.fingerprint, write.plan, partial(self._open_input, write.plan)
             )
@@ -240,6 +244,24 @@ class Verifier:
         except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
             text = f"cannot be recomputed: {redact_text(str(error)) or type(error).__name__}"
         return replace(unverified, reason=text)
+
+    def _verify_change(
+        self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
+    ) -> VerifyResult:
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+        reader = SessionContext()  # as above
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            changed = changed_table(
+                write,
+                partial(self._open_table, write.uri, write.version - 1),
+                partial(self._open_input, write.plan),
+                folder,
+            )
+            stored, computed = (
+                unpatched(reader, "read_table")(provider_of(each)) for each in (table, changed)
+            )
+            return _compare(unverified, write.fingerprint, stored, computed)
 
     # --- stored rows ------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -18,7 +18,7 @@ from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.model import Fingerprint
 from deltawitness.session.fingerprint.stored_plan import StoredPlan
-from deltawitness.session.fingerprint.write_plan import WritePlan
+from deltawitness.session.fingerprint.write_plan import PlannedStatement, WritePlan
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
@@ -40,13 +40,22 @@ class StoredWrite:
         fingerprint: the fingerprint of the written rows.
         plan: their plan.
         added: paths of the data files that the version added; None if its rows are all rows of the table.
+        statement: the SQL statement to run on a copy of the version before; None for a write of rows.
+        predicate: the rows of the version before that the rows replace; None for all or for none.
     """
 
     uri: str
     version: int
     fingerprint: Fingerprint
     plan: StoredPlan
-    added: tuple[str, ...] | None
+    added: tuple[str, ...] | None = None
+    statement: PlannedStatement | None = None
+    predicate: str | None = None
+
+    @property
+    def depends_on_version_before(self) -> bool:
+        """Whether the rows of the version before are needed to compute the version."""
+        return self.statement is not None or self.predicate is not None
 
 
 def stored_write(
@@ -64,9 +73,6 @@ def stored_write(
     Raises:
         NotReproducibleError: the rows of the write cannot be computed again.
     """
-    if commit.operation is not None and commit.operation != _WRITE:
-        msg = f"{commit.operation} depends on the rows of the version before: it is not computed again"
-        raise NotReproducibleError(msg)
     found = write_id or commit.write_id
     if write_id is not None and commit.write_ids and write_id not in commit.write_ids:
         msg = "the version has the commit of another write: the table was restored or created again"
@@ -77,13 +83,18 @@ def stored_write(
         raise NotReproducibleError(msg)
     if plan.reason is not None or plan.fingerprint is None or plan.plan is None:
         raise NotReproducibleError(plan.reason or "no plan was stored")
+    write = StoredWrite(uri, commit.version, plan.fingerprint, plan.plan)
     parameters = commit.operation_parameters
-    if parameters.get("predicate"):
-        msg = "an overwrite with a predicate replaces only some rows: it is not computed again"
+    is_of_rows = commit.operation == _WRITE
+    if plan.statement is not None and not (is_of_rows and plan.plan.substrait):
+        return replace(write, statement=plan.statement)
+    if not is_of_rows:
+        msg = f"{commit.operation} is computed again only if a SQL statement without parameters made it"
         raise NotReproducibleError(msg)
+    if predicate := parameters.get("predicate"):
+        return replace(write, predicate=str(predicate))
     is_append = str(parameters.get("mode", "")).lower() == "append"
-    added = tuple(_added_files(raw)) if is_append else None
-    return StoredWrite(uri, commit.version, plan.fingerprint, plan.plan, added)
+    return replace(write, added=tuple(_added_files(raw)) if is_append else None)
 
 
 def _read_plan(root: LedgerRoot, write_id: str) -> WritePlan | None:

@@ -51,7 +51,7 @@ def fingerprint_of(  # noqa: PLR0913 - each is an option, by keyword
         _check_schema(frame.schema())
         inputs = collect_inputs(frame, version, reads_content=reads_content)
         text = _full_text(frame, inputs)
-        settings = _settings(state)
+        settings = _settings(state, is_cached=not reads_content)
         if query is None and version is None:
             _check_time_zone(text, state, settings)
         calls = udf_inputs(
@@ -144,10 +144,15 @@ def _lacks_delta_type(kind: pa.DataType, *, at_top: bool = False) -> bool:
     return is_unsigned or is_other
 
 
-def _settings(state: FrameState | None) -> tuple[SettingInput, ...]:
+def _settings(state: FrameState | None, *, is_cached: bool) -> tuple[SettingInput, ...]:
     if state is None:
         return ()
-    return setting_inputs(state.ctx, has_spark_functions=state.session.has_spark_functions)
+    session = state.session
+    return setting_inputs(
+        state.ctx,
+        has_spark_functions=session.has_spark_functions,
+        config=session.config_of(state.ctx) if is_cached else None,
+    )
 
 
 def _check_time_zone(

@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.frames import FrameState
-from deltawitness.session.core.snapshot import scanned_names
+from deltawitness.session.core.snapshot import TableName, scanned_names
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.inputs import commit_hash
 from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.session.fingerprint.plan import fingerprint_of
 from deltawitness.session.fingerprint.stored_plan import StoredPlan, plan_of_frame
+from deltawitness.session.fingerprint.udfs import changeable_call_in
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
-__all__ = ["WritePlan", "plan_of_write"]
+__all__ = ["PlannedStatement", "WritePlan", "plan_of_write"]
 
 _FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStatement:
+    """A SQL statement that writes a table.
+
+    Attributes:
+        text: the statement.
+        table: name of the written table: catalog, schema and table.
+        version: version of the table that the statement read.
+        defaults: SQL of the default values of the table's columns, by column.
+    """
+
+    text: str
+    table: TableName
+    version: int
+    defaults: Mapping[str, str]
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> PlannedStatement:
+        """Parse the values of its attributes.
+
+        Raises:
+            TypeError: they are not those of a statement.
+        """
+        return cls(**{**values, "table": TableName(*values["table"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +58,13 @@ class WritePlan:
         plan: the plan of the rows; None if they cannot be computed again.
         fingerprint: the fingerprint of the rows; None if they cannot be computed again.
         reason: why they cannot be computed again; None if they can.
+        statement: the SQL statement that wrote them; None for a frame, or if the statement has parameters.
     """
 
     plan: StoredPlan | None = None
     fingerprint: Fingerprint | None = None
     reason: str | None = None
+    statement: PlannedStatement | None = None
 
     def to_bytes(self) -> bytes:
         """Return the plan as encoded JSON text."""
@@ -44,6 +73,7 @@ class WritePlan:
             "plan": None if self.plan is None else self.plan.as_json(),
             "fingerprint": None if self.fingerprint is None else self.fingerprint.as_json(),
             "reason": self.reason,
+            "statement": None if self.statement is None else asdict(self.statement),
         }
         return json.dumps(values, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
@@ -59,18 +89,22 @@ class WritePlan:
             msg = "the plan was stored by a later release"
             raise ValueError(msg)
         plan, fingerprint = values.get("plan"), values.get("fingerprint")
+        statement = values.get("statement")
         try:
             return cls(
                 None if plan is None else StoredPlan.from_values(plan),
                 None if fingerprint is None else Fingerprint.from_json(fingerprint),
                 values.get("reason"),
+                None if statement is None else PlannedStatement.from_values(statement),
             )
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             msg = "the plan cannot be parsed"
             raise ValueError(msg) from error
 
 
-def plan_of_write(frame: DataFrame, state: FrameState, sql: str | None) -> Callable[[], WritePlan]:
+def plan_of_write(
+    frame: DataFrame, state: FrameState, sql: str | None, statement: PlannedStatement | None
+) -> Callable[[], WritePlan]:
     """Return a function that returns the plan of a write of a frame's rows.
 
     The inputs are recorded now; the function reads the commits of the Delta tables among them.
@@ -79,7 +113,13 @@ def plan_of_write(frame: DataFrame, state: FrameState, sql: str | None) -> Calla
         frame: the rows, with the state.
         state: the state of the frame.
         sql: text of the frame's query; None without one.
+        statement: the SQL statement that writes them; None for a frame.
     """
+    if statement is not None:
+        replaced = frozenset(state.session.functions)
+        call = changeable_call_in(state.ctx, statement.text, replaced=replaced)
+        if call is not None:
+            return lambda: WritePlan(reason=call)
     fingerprint = fingerprint_of(frame, functions={}, query=sql, reads_content=False)
     if isinstance(fingerprint, NotCacheable):
         # The rest of the message says how to cache the result.
@@ -93,7 +133,7 @@ def plan_of_write(frame: DataFrame, state: FrameState, sql: str | None) -> Calla
         entry.table_id: (entry.uri, entry.storage_options)
         for entry in scanned_names(text, state.snapshot)
     }
-    return lambda: WritePlan(plan, _with_commits(fingerprint, locations))
+    return lambda: WritePlan(plan, _with_commits(fingerprint, locations), statement=statement)
 
 
 def _with_commits(

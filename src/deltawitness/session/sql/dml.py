@@ -214,7 +214,11 @@ class _Run:
             return self._insert(below, "append" if kind == "Append" else "overwrite")
         if kind == "Merge":
             return self._merge(below)
-        with observe_write(attributes_of_frame(below, self.state)):
+        attributes = attributes_of_frame(below, self.state)
+        # The plan of a TRUNCATE has no columns.
+        rows = unpatched(self.ctx, "table")(self.entry.name.sql()) if kind == "Truncate" else below
+        attributes = with_stored_plan(attributes, rows, self.state, statement=self._statement)
+        with observe_write(attributes):
             if kind == "Update":
                 return self._update(below)
             if kind == "Delete":
@@ -227,6 +231,10 @@ class _Run:
         )
         raise StatementError(msg)
 
+    @property
+    def _statement(self) -> tuple[BoundCall, Registered]:
+        return self.bound, self.entry
+
     def _insert(self, below: LogicalPlan, mode: str) -> int:
         frame = _frame(self.ctx, below)
         schema = frame.schema()
@@ -236,7 +244,7 @@ class _Run:
             frame = _without_views(self.ctx, below) or frame
         frame, schema = without_columns(frame, schema, self._computed_columns())
         attributes = attributes_of_frame(below, self.state, schema=schema)
-        attributes = with_stored_plan(attributes, frame, self.state, is_from_text=False)
+        attributes = with_stored_plan(attributes, frame, self.state, statement=self._statement)
         with observe_write(attributes):
             return stream_into(self.table, coerce(self.ctx, frame, schema), mode)
 
@@ -258,6 +266,7 @@ class _Run:
         attributes = attributes_of_frame(
             below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
         )
+        attributes = with_stored_plan(attributes, below, self.state, statement=self._statement)
         with observe_write(attributes):
             return execute_merge(merge, planner, self.table, _frame(self.ctx, below))
 

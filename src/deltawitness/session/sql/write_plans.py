@@ -13,18 +13,24 @@ from deltawitness.observe import current_observer
 from deltawitness.observe.write_context import WriteAttributes, current_write_context
 from deltawitness.session.core.frames import FrameState, attach_state
 from deltawitness.session.core.private_api import wrapped_plan
+from deltawitness.session.core.snapshot import Registered
 from deltawitness.session.core.unpatched import unpatched
-from deltawitness.session.sql.name_binding import TextOrigin
+from deltawitness.session.sql.name_binding import BoundCall, TextOrigin
 
 if TYPE_CHECKING:
     from deltawitness.ledger.tables.schema import LedgerRoot
-    from deltawitness.session.fingerprint.write_plan import WritePlan
+    from deltawitness.session.fingerprint.write_plan import PlannedStatement, WritePlan
 
 __all__ = ["with_stored_plan"]
 
 
 def with_stored_plan(
-    attributes: WriteAttributes, frame: Any, state: FrameState | None, *, is_from_text: bool = True
+    attributes: WriteAttributes,
+    rows: Any,
+    state: FrameState | None,
+    *,
+    statement: tuple[BoundCall, Registered] | None = None,
+    is_from_text: bool = True,
 ) -> WriteAttributes:
     """Return the attributes of a write with a function that stores its plan, if the settings ask for it.
 
@@ -32,8 +38,9 @@ def with_stored_plan(
 
     Args:
         attributes: the other attributes of the write.
-        frame: the written rows.
+        rows: the written rows: a frame or its logical plan.
         state: state of the observed frame that has this plan; None if the frame is not observed.
+        statement: the SQL statement that writes them, and the table; None for a frame.
         is_from_text: whether the text in the state is the query of these rows.
     """
     try:
@@ -46,12 +53,12 @@ def with_stored_plan(
         from deltawitness.session.fingerprint.write_plan import plan_of_write  # noqa: PLC0415 - heavy
 
         state = state._replace(pending=None)
-        rows = unpatched(state.ctx, "create_dataframe_from_logical_plan")(
-            wrapped_plan(unpatched(frame, "logical_plan")())
-        )
-        text = _text_of(state) if is_from_text else None
-        plan = plan_of_write(attach_state(rows, state), state, text)
-        return replace(attributes, store_plan=partial(_store, root_of(observer.settings), plan))
+        plan = unpatched(rows, "logical_plan")() if hasattr(rows, "logical_plan") else rows
+        frame = unpatched(state.ctx, "create_dataframe_from_logical_plan")(wrapped_plan(plan))
+        text = _text_of(state) if is_from_text and statement is None else None
+        planned = None if statement is None else _planned_statement(*statement)
+        content = plan_of_write(attach_state(frame, state), state, text, planned)
+        return replace(attributes, store_plan=partial(_store, root_of(observer.settings), content))
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plans", error)
         return attributes
@@ -64,6 +71,14 @@ def _text_of(state: FrameState) -> str | None:
         return None
     call = origin.call
     return None if call.param_values or call.named else call.text
+
+
+def _planned_statement(bound: BoundCall, target: Registered) -> PlannedStatement | None:
+    from deltawitness.session.fingerprint.write_plan import PlannedStatement  # noqa: PLC0415 - heavy
+
+    if bound.call.param_values or bound.call.named or bound.prepare is not None:
+        return None
+    return PlannedStatement(bound.statement, target.name, target.version, dict(target.defaults))
 
 
 def _store(root: LedgerRoot, plan: Callable[[], WritePlan], write_id: str) -> None:
