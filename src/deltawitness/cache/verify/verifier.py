@@ -24,7 +24,7 @@ from deltawitness.cache.entries.plan_store import PLAN, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
 from deltawitness.cache.kinds.datasets import define_dataset
 from deltawitness.cache.verify.changes import changed_table
-from deltawitness.cache.verify.compare import compare
+from deltawitness.cache.verify.compare import Comparison, compare
 from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame, pinned_table
 from deltawitness.cache.verify.writes import StoredWrite, stored_write, written_rows
 from deltawitness.commit.log import open_log
@@ -261,7 +261,7 @@ class Verifier:
             stored, computed = (
                 unpatched(reader, "read_table")(provider_of(each)) for each in (table, changed)
             )
-            return _compare(unverified, write.fingerprint, stored, computed)
+            return _with_comparison(unverified, compare(stored, computed))
 
     # --- stored rows ------------------------------------------------------------------------------------
 
@@ -386,8 +386,16 @@ def _stored_entry(
 def _compare(
     unverified: VerifyResult, fingerprint: Fingerprint, stored: DataFrame, computed: DataFrame
 ) -> VerifyResult:
-    found = compare(stored, computed)
-    result = replace(
+    result = _with_comparison(unverified, compare(stored, computed))
+    is_same = result.verdict is Verdict.REPRODUCIBLE
+    reason = None if is_same else _nondeterminism(computed, fingerprint)
+    if reason is None:
+        return result
+    return replace(result, verdict=Verdict.CANNOT_TELL, reason=reason)
+
+
+def _with_comparison(unverified: VerifyResult, found: Comparison) -> VerifyResult:
+    return replace(
         unverified,
         verdict=Verdict.REPRODUCIBLE if found.is_same else Verdict.DIFFERS,
         rows_kept=found.stored,
@@ -395,10 +403,6 @@ def _compare(
         columns=found.differing,
         rounded=found.rounded,
     )
-    reason = None if found.is_same else _nondeterminism(computed, fingerprint)
-    if reason is None:
-        return result
-    return replace(result, verdict=Verdict.CANNOT_TELL, reason=reason)
 
 
 def _nondeterminism(frame: DataFrame, stored: Fingerprint) -> str | None:

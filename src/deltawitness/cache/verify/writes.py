@@ -86,7 +86,7 @@ def stored_write(
     write = StoredWrite(uri, commit.version, plan.fingerprint, plan.plan)
     parameters = commit.operation_parameters
     is_of_rows = commit.operation == _WRITE
-    if plan.statement is not None and not (is_of_rows and plan.plan.substrait):
+    if plan.statement is not None:
         return replace(write, statement=plan.statement)
     if not is_of_rows:
         msg = f"{commit.operation} is computed again only if a SQL statement without parameters made it"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.frames import FrameState
 from deltawitness.session.core.snapshot import TableName, scanned_names
+from deltawitness.session.core.tokens import first_word
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.inputs import commit_hash
 from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["PlannedStatement", "WritePlan", "plan_of_write"]
 
 _FORMAT = 1
+
+MAX_BYTES = 16 << 20
+"""Maximum size of a stored plan: an INSERT may have millions of rows of VALUES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,10 @@ class WritePlan:
             "reason": self.reason,
             "statement": None if self.statement is None else asdict(self.statement),
         }
-        return json.dumps(values, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        content = json.dumps(values, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        if len(content) <= MAX_BYTES:
+            return content
+        return WritePlan(reason=f"its plan is larger than {MAX_BYTES >> 20} MiB").to_bytes()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> WritePlan:
@@ -125,6 +132,8 @@ def plan_of_write(
         # The rest of the message says how to cache the result.
         return lambda: WritePlan(reason=fingerprint.reason.partition(":")[0])
     plan = plan_of_frame(state.ctx, frame, sql=sql)
+    if statement is not None and first_word(statement.text) == "INSERT" and plan.substrait:
+        statement = None  # the rows can be computed without it
     text = unpatched(frame, "logical_plan")().display_indent()
     locations: dict[str, tuple[str, Mapping[str, str] | None]] = {
         read.table_id: (read.uri, None) for read in state.reads if read.uri is not None
