@@ -37,7 +37,7 @@ __all__ = ["changed_table"]
 def changed_table(
     write: StoredWrite, open_before: Callable[[], DeltaTable], open_input: Opener, folder: str
 ) -> DeltaTable:
-    """Make a write again on a copy of the version before, and return the copy.
+    """Repeat a write on a copy of the version before, and return the copy.
 
     Args:
         write: the write.
@@ -46,7 +46,7 @@ def changed_table(
         folder: an empty folder for the copy.
 
     Raises:
-        NotReproducibleError: the write cannot be made again from the same inputs.
+        NotReproducibleError: the write cannot be repeated with the same inputs.
     """
     with suppressed():
         if write.statement is not None:
