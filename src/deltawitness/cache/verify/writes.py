@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredWrite", "stored_write", "written_rows"]
 
-_WRITE = "WRITE"
-"""The operation in the commits of writes that add rows of a source."""
+_OF_ROWS = frozenset({"WRITE", "CREATE TABLE", "CREATE OR REPLACE TABLE"})
+"""The operations in the commits of writes that add rows of a source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def stored_write(
         raise NotReproducibleError(plan.reason or "no plan was stored")
     write = StoredWrite(uri, commit.version, plan.fingerprint, plan.plan)
     parameters = commit.operation_parameters
-    is_of_rows = commit.operation == _WRITE
+    is_of_rows = commit.operation in _OF_ROWS
     if plan.statement is not None:
         return replace(write, statement=plan.statement)
     if not is_of_rows:

@@ -18,6 +18,8 @@ from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.name_binding import BoundCall, TextOrigin
 
 if TYPE_CHECKING:
+    from datafusion import SessionConfig
+
     from deltawitness.ledger.tables.schema import LedgerRoot
     from deltawitness.session.fingerprint.write_plan import PlannedStatement, WritePlan
 
@@ -56,7 +58,7 @@ def with_stored_plan(
         plan = unpatched(rows, "logical_plan")() if hasattr(rows, "logical_plan") else rows
         frame = unpatched(state.ctx, "create_dataframe_from_logical_plan")(wrapped_plan(plan))
         text = _text_of(state) if is_from_text and statement is None else None
-        planned = None if statement is None else _planned_statement(*statement)
+        planned = None if statement is None else _planned_statement(state, *statement)
         content = plan_of_write(attach_state(frame, state), state, text, planned)
         return replace(attributes, store_plan=partial(_store, root_of(observer.settings), content))
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -65,18 +67,28 @@ def with_stored_plan(
 
 
 def _text_of(state: FrameState) -> str | None:
-    """Return the text from which a frame was planned; None without one, or with parameters."""
+    """Return the text from which a frame was planned.
+
+    None without one, with parameters, or if it was planned with other settings than those of now.
+    """
     origin = state.origin
-    if not isinstance(origin, TextOrigin) or origin.is_name:
+    if not isinstance(origin, TextOrigin) or origin.is_name or not _is_of_now(origin.config, state):
         return None
     call = origin.call
     return None if call.param_values or call.named else call.text
 
 
-def _planned_statement(bound: BoundCall, target: Registered) -> PlannedStatement | None:
+def _is_of_now(config: SessionConfig | None, state: FrameState) -> bool:
+    return config is state.session.config_of(state.ctx)
+
+
+def _planned_statement(
+    state: FrameState, bound: BoundCall, target: Registered
+) -> PlannedStatement | None:
     from deltawitness.session.fingerprint.write_plan import PlannedStatement  # noqa: PLC0415 - heavy
 
-    if bound.call.param_values or bound.call.named or bound.prepare is not None:
+    has_parameters = bound.call.param_values or bound.call.named or bound.prepare is not None
+    if has_parameters or not _is_of_now(bound.config, state):
         return None
     return PlannedStatement(bound.statement, target.name, target.version, dict(target.defaults))
 
