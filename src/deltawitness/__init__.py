@@ -123,7 +123,6 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
-    from deltawitness.cache.fingerprint.diff import Miss, MissReason
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
@@ -200,6 +199,7 @@ if TYPE_CHECKING:
         ExpectationResult,
         ExpectationRule,
     )
+    from deltawitness.session.fingerprint.diff import Miss, MissReason
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -300,8 +300,8 @@ _MODULES = {
     "LineageNode": "answers.lineage_graph",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
-    "Miss": "cache.fingerprint.diff",
-    "MissReason": "cache.fingerprint.diff",
+    "Miss": "session.fingerprint.diff",
+    "MissReason": "session.fingerprint.diff",
     "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",

@@ -1,0 +1,60 @@
+"""Load the flights of nights, and derive two tables from them: a job that a scheduler would start each night.
+
+    python examples/nightly.py LAKE DELIVERY.csv...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from deltalake import write_deltalake
+from pyarrow import csv
+
+from deltawitness import ObservedSessionContext, run
+
+MISSING = csv.ConvertOptions(null_values=["NA"], strings_can_be_null=True)
+
+
+def load(lake: str, delivery: str) -> None:
+    flights = csv.read_csv(delivery, convert_options=MISSING)
+    write_deltalake(f"{lake}/flights", flights, mode="append")
+
+
+def summarize(lake: str, day: int) -> None:
+    ctx = ObservedSessionContext()
+    ctx.register_delta("flights", f"{lake}/flights")
+    daily = ctx.sql(
+        f"""
+        SELECT day, carrier, count(*) AS flights, max(arr_delay) AS arr_delay
+        FROM flights WHERE day = {day} GROUP BY day, carrier
+        """  # noqa: S608 - a number
+    )
+    write_deltalake(f"{lake}/daily", daily, mode="append")
+
+
+def report(lake: str) -> None:
+    ctx = ObservedSessionContext()
+    ctx.register_delta("daily", f"{lake}/daily")
+    worst = ctx.sql(
+        """
+        SELECT carrier, sum(flights) AS flights, max(arr_delay) AS arr_delay
+        FROM daily GROUP BY carrier ORDER BY arr_delay DESC LIMIT 5
+        """
+    )
+    write_deltalake(f"{lake}/report", worst, mode="overwrite")
+
+
+def main() -> None:
+    lake, *deliveries = sys.argv[1:]
+    for delivery in deliveries:
+        with run("load", message=f"delivery {Path(delivery).name}"):
+            load(lake, delivery)
+        with run("daily"):
+            summarize(lake, day=int(Path(delivery).stem[-2:]))
+        with run("report"):
+            report(lake)
+
+
+if __name__ == "__main__":
+    main()
