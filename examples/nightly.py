@@ -1,12 +1,13 @@
-"""Load the flights of nights, and derive two tables from them: a job that a scheduler would start each night.
+"""Load deliveries of flights, and derive two tables from them: a job that a scheduler starts each night.
 
-    python examples/nightly.py LAKE DELIVERY.csv...
+    python examples/nightly.py LAKE FOLDER DAY...
+
+FOLDER has a CSV file for each day.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from deltalake import write_deltalake
 from pyarrow import csv
@@ -25,10 +26,8 @@ def summarize(lake: str, day: int) -> None:
     ctx = ObservedSessionContext()
     ctx.register_delta("flights", f"{lake}/flights")
     daily = ctx.sql(
-        f"""
-        SELECT day, carrier, count(*) AS flights, max(arr_delay) AS arr_delay
-        FROM flights WHERE day = {day} GROUP BY day, carrier
-        """  # noqa: S608 - a number
+        "SELECT day, carrier, count(*) AS flights, max(arr_delay) AS arr_delay"  # noqa: S608 - a number
+        f" FROM flights WHERE day = {day} GROUP BY day, carrier"
     )
     write_deltalake(f"{lake}/daily", daily, mode="append")
 
@@ -37,21 +36,20 @@ def report(lake: str) -> None:
     ctx = ObservedSessionContext()
     ctx.register_delta("daily", f"{lake}/daily")
     worst = ctx.sql(
-        """
-        SELECT carrier, sum(flights) AS flights, max(arr_delay) AS arr_delay
-        FROM daily GROUP BY carrier ORDER BY arr_delay DESC LIMIT 5
-        """
+        "SELECT carrier, sum(flights) AS flights, max(arr_delay) AS arr_delay"
+        " FROM daily GROUP BY carrier ORDER BY arr_delay DESC, carrier LIMIT 5"
     )
     write_deltalake(f"{lake}/report", worst, mode="overwrite")
 
 
 def main() -> None:
-    lake, *deliveries = sys.argv[1:]
-    for delivery in deliveries:
-        with run("load", message=f"delivery {Path(delivery).name}"):
+    lake, folder, *days = sys.argv[1:]
+    for day in map(int, days):
+        delivery = f"{folder}/2013-01-{day:02}.csv"
+        with run("load", message=delivery):
             load(lake, delivery)
         with run("daily"):
-            summarize(lake, day=int(Path(delivery).stem[-2:]))
+            summarize(lake, day)
         with run("report"):
             report(lake)
 
