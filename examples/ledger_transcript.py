@@ -90,7 +90,7 @@ def entry(line: str, folder: str, mask: Mask, exported: Mapping[str, str] | None
         env={
             name: value
             for name, value in os.environ.items()
-            if "DELTAWITNESS" not in name and name != "COLUMNS"
+            if "DELTAWITNESS" not in name and not name.startswith(("OTEL_", "COLUMNS"))
         }
         | dict(exported or {}),
         stdout=subprocess.PIPE,

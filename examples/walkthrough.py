@@ -30,18 +30,19 @@ TOO_LATE = "arr_delay > 24 * 60"
 LINES = (
     "# Eight nights: each loads a delivery, and derives two tables from it.",
     "deltawitness run --quiet --job nightly -- python nightly.py lake deliveries 1 2 3 4 5 6 7 8",
-    "# The ninth night.",
+    "# The ninth night. The job ends without an error.",
     "deltawitness run --quiet --job nightly -- python nightly.py lake deliveries 9",
     "# In the morning: is anything unusual?",
     "deltawitness overdue",
     "deltawitness regressions --min-seconds 60",
-    "# The report has flights that are a day late. Since when, and by which input?",
+    "# The report has flights that are more than a day late. Since when, and by which input?",
     f"deltawitness bisect report --bad '{TOO_LATE}'",
-    "# The load is a part of which run?",
+    "# Was it the code, or the environment?",
+    "deltawitness diff {last_load} {load}",
+    "# Which run does the load belong to? Run its queries again, on the versions that they have read.",
     "deltawitness show {load}",
-    "# Did the job compute what it should? Run its queries again, on the versions that they have read.",
     "deltawitness verify {bad}",
-    "# It did: the delivery is wrong, and with it all that was made from it.",
+    "# They compute what is stored: the delivery is wrong, and with it all that was made from it.",
     "deltawitness impact flights@8",
     "# Can the night be undone?",
     "deltawitness undo {bad}",
@@ -49,27 +50,28 @@ LINES = (
     "# Are the rows those of the evening before?",
     "deltawitness diff report 7 9",
     "# What would the job do with the corrected delivery?",
-    "deltawitness plan -- python nightly.py lake corrected 9",
-    "deltawitness run --quiet --job nightly -- python nightly.py lake corrected 9",
+    "deltawitness plan --job nightly -- python nightly.py lake corrected 9",
+    "deltawitness apply {plan}",
+    "# Is everything as usual again?",
     "deltawitness overdue",
     f"deltawitness bisect report --good 9 --bad '{TOO_LATE}'",
-    "# Run the queries of this night again, and compare.",
-    "deltawitness runs --job nightly",
     "deltawitness verify {good}",
     "# What was wrong in the morning?",
     "deltawitness diff daily 8 10 --key day,carrier --show-rows --limit 2",
 )
+"""The commands. The names in braces are ids of runs that an earlier command has printed."""
 
 KEEP_PLANS = {"DELTAWITNESS_KEEP_WRITE_PLANS": "true"}
 EXPORT = "".join(f"$ export {name}={value}\n" for name, value in KEEP_PLANS.items())
 
-RUNS = {
-    "load": re.compile(r"^load +smaller .* ([0-9a-f-]+)  [0-9a-f-]+$", re.MULTILINE),
-    "bad": re.compile(r"^child of run ([0-9a-f-]+)$", re.MULTILINE),
-    "good": re.compile(r"^run .*\n([0-9a-f-]+)  nightly", re.MULTILINE),
+PRINTED = {
+    "last_load": r"^what differs: deltawitness diff (\S+)",
+    "load": r"^what differs: deltawitness diff \S+ (\S+)",
+    "bad": r"^child of run (\S+)",
+    "plan": r"^run it: deltawitness apply (\S+)",
+    "good": r"^run (\S+)  job nightly",
 }
-"""Where the output has the ids of runs for later commands: the load and the run of the ninth night, and the run
-with the corrected delivery."""
+"""Where the output has the ids, as regular expressions."""
 
 
 def flights() -> Iterable[Row]:
@@ -114,11 +116,11 @@ def transcript() -> str:
         deliver_all(Path(folder))
         name = "nightly.py"
         (Path(folder) / name).write_text(Path(__file__).with_name(name).read_text())
-        mask, ids, texts = AnswersMask(folder), {"load": "", "bad": "", "good": ""}, [EXPORT]
+        mask, ids, texts = AnswersMask(folder), dict.fromkeys(PRINTED, ""), [EXPORT]
         for line in LINES:
             text = entry(line.format(**ids), folder, mask, KEEP_PLANS)
-            for run, pattern in RUNS.items():
-                found = pattern.search(text)
+            for run, pattern in PRINTED.items():
+                found = re.search(pattern, text, re.MULTILINE)
                 ids[run] = found[1] if found else ids[run]
             texts.append(mask(text))
     return "".join(texts)
