@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
-    from deltawitness.cache.verify.verifier import Verdict, VerifyResult
-    from deltawitness.cache.verify.verifier import VerifyResult as Verified
+    from deltawitness.cache.verify.results import Verdict, VerifyResult
+    from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
@@ -237,8 +237,8 @@ _MODULES = {
     "UndoTable": "answers.undo_plan",
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
-    "Verdict": "cache.verify.verifier",
-    "VerifyResult": "cache.verify.verifier",
+    "Verdict": "cache.verify.results",
+    "VerifyResult": "cache.verify.results",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
