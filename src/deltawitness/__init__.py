@@ -124,8 +124,8 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
-    from deltawitness.cache.verify.verifier import Verdict, VerifyResult
-    from deltawitness.cache.verify.verifier import VerifyResult as Verified
+    from deltawitness.cache.verify.results import Verdict, VerifyResult
+    from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
     from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
@@ -374,8 +374,8 @@ _MODULES = {
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "UnusualVolume": "answers.trends.values",
-    "Verdict": "cache.verify.verifier",
-    "VerifyResult": "cache.verify.verifier",
+    "Verdict": "cache.verify.results",
+    "VerifyResult": "cache.verify.results",
     "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",

@@ -23,7 +23,8 @@ from deltawitness.cache.kinds.artifacts import define_artifact, load
 from deltawitness.cache.kinds.datasets import define_dataset
 from deltawitness.cache.kinds.snapshots import EVERYTHING, MetadataSnapshot, write_snapshots
 from deltawitness.cache.read_through import Lookup, ReadThroughCache
-from deltawitness.cache.verify.verifier import Verdict, Verifier, VerifyResult
+from deltawitness.cache.verify.results import Verdict, VerifyResult
+from deltawitness.cache.verify.verifier import Verifier
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.semconv import (

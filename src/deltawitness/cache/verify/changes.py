@@ -51,7 +51,7 @@ def changed_table(
     with suppressed():
         if write.statement is not None:
             return _run_statement(write, write.statement, open_before, open_input, folder)
-        rows = pinned_frame(write.fingerprint, write.plan, open_input)
+        rows = pinned_frame(write.fingerprint, write.plan, open_input, needs_exact_text=False)
         copy = _copy_of(open_before(), folder)
         write_delta(rows, folder, mode="overwrite", predicate=write.predicate)
     copy.update_incremental()

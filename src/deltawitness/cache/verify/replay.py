@@ -76,13 +76,14 @@ def pinned_table(
     return table
 
 
-def pinned_frame(
+def pinned_frame(  # noqa: PLR0913 - each is an option, by keyword
     stored: Fingerprint,
     plan: StoredPlan,
     open_table: Opener,
     *,
     source_ctx: SessionContext | None = None,
     functions: Mapping[str, str] | None = None,
+    needs_exact_text: bool = True,
 ) -> DataFrame:
     """Return the frame that computes an entry, over the recorded versions of its inputs.
 
@@ -94,6 +95,7 @@ def pinned_frame(
         open_table: opens the Delta tables.
         source_ctx: the session to copy other tables and functions from.
         functions: versions of the functions in that session, by name.
+        needs_exact_text: whether the plan text must have all literals exactly.
 
     Raises:
         NotReproducibleError: the frame cannot be built over the same inputs.
@@ -111,7 +113,7 @@ def pinned_frame(
         except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
             problem = f"the query can no longer be planned: {redact_text(str(error))}"
             continue
-        now = _checked_fingerprint(frame, stored, sql)
+        now = _checked_fingerprint(frame, stored, sql, needs_exact_text)
         if sql is None or now.plan_hash == stored.plan_hash:
             return frame
         problem = "the query has another plan in this session"
@@ -157,7 +159,9 @@ def attach_session(ctx: SessionContext, frame: DataFrame) -> DataFrame:
     return attached
 
 
-def _checked_fingerprint(frame: DataFrame, stored: Fingerprint, sql: str | None) -> Fingerprint:
+def _checked_fingerprint(
+    frame: DataFrame, stored: Fingerprint, sql: str | None, needs_exact_text: bool
+) -> Fingerprint:
     """Return the fingerprint of a frame, if its inputs are those of the stored fingerprint.
 
     Raises:
@@ -165,7 +169,12 @@ def _checked_fingerprint(frame: DataFrame, stored: Fingerprint, sql: str | None)
     """
     versions = {each.name: each.version for each in stored.functions}
     now = fingerprint_of(
-        frame, functions=versions, version=stored.version, has_max_age=True, query=sql
+        frame,
+        functions=versions,
+        version=stored.version,
+        has_max_age=True,
+        query=sql,
+        needs_exact_text=needs_exact_text,
     )
     if isinstance(now, NotCacheable):
         raise NotReproducibleError(now.reason)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property, partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,9 @@ from deltawitness.cache.entries.plan_store import PLAN, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
 from deltawitness.cache.kinds.datasets import define_dataset
 from deltawitness.cache.verify.changes import changed_table
-from deltawitness.cache.verify.compare import Comparison, compare
+from deltawitness.cache.verify.compare import compare
 from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame, pinned_table
+from deltawitness.cache.verify.results import Verdict, VerifyResult, compare_rows, result_of
 from deltawitness.cache.verify.writes import StoredWrite, stored_write, written_rows
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import CommitMetadata, parse_commit
@@ -53,7 +53,6 @@ from deltawitness.session.core.table_providers import provider_of
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.diff import differences
 from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable, TableInput
-from deltawitness.session.fingerprint.plan import fingerprint_of
 from deltawitness.session.fingerprint.stored_plan import StoredPlan
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import cache_span
@@ -63,58 +62,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Verdict", "Verifier", "VerifyResult"]
-
-
-class Verdict(StrEnum):
-    """The result of a verification."""
-
-    REPRODUCIBLE = "reproducible"
-    """Recomputation gave the same rows."""
-    DIFFERS = "differs"
-    """Recomputation from the same inputs gave other rows."""
-    CANNOT_TELL = "cannot_tell"
-    """The rows cannot be recomputed from the same inputs."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
-    """The verification of one entry or write.
-
-    Attributes:
-        name: name of the entry, or of the table that was written.
-        scope: view, dataset, artifact or metadata.
-        version: the table version that holds the rows.
-        verdict: the verdict.
-        reason: why the verdict is `cannot_tell`.
-        rows_kept: number of stored rows.
-        rows_now: number of recomputed rows.
-        columns: columns whose content differs; empty although the results differ if each column
-            has the same values but the rows combine them differently.
-        rounded: float columns that differ only by the order of summation.
-        write_id: id of the write, when writes are verified.
-    """
-
-    name: str | None
-    scope: CacheScope
-    version: int | None
-    verdict: Verdict
-    reason: str | None = None
-    rows_kept: int | None = None
-    rows_now: int | None = None
-    columns: tuple[str, ...] = ()
-    rounded: tuple[str, ...] = ()
-    write_id: str | None = None
-
-    def __str__(self) -> str:
-        head = f"{self.name} {self.version}: {self.verdict.value.replace('_', ' ')}"
-        if self.reason is not None:
-            return f"{head} ({self.reason})"
-        if self.verdict is Verdict.REPRODUCIBLE:
-            more = f", rounded: {', '.join(self.rounded)}" if self.rounded else ""
-            return f"{head} ({self.rows_kept} rows{more})"
-        where = ", ".join(self.columns) or "the same values in other rows"
-        return f"{head} ({where}; {self.rows_kept} rows stored, {self.rows_now} recomputed)"
+__all__ = ["Verifier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,21 +177,42 @@ class Verifier:
                 table = self._open_table(uri, commit.version)
                 frame = self._recompute(entry)
                 rows = unpatched(reader, "read_table")(provider_of(table))
-                return _compare(unverified, entry.fingerprint, rows, frame)
+                return compare_rows(unverified, entry.fingerprint, rows, frame)
             write = stored_write(self._root, uri, commit, raw, write_id)
             table = self._open_table(uri, commit.version)
-            if write.depends_on_version_before:
-                return self._verify_change(unverified, write, table)
-            frame = pinned_frame(
-                write.fingerprint, write.plan, partial(self._open_input, write.plan)
-            )
-            rows = written_rows(reader, write, table, frame.schema().names)
-            return _compare(unverified, write.fingerprint, rows, frame)
+            return self._verify_write(unverified, write, table)
         except NotReproducibleError as reason:
             text = str(reason)
         except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
             text = f"cannot be recomputed: {redact_text(str(error)) or type(error).__name__}"
         return replace(unverified, reason=text)
+
+    def _verify_write(
+        self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
+    ) -> VerifyResult:
+        if not write.is_of_rows:
+            return self._verify_change(unverified, write, table)
+        try:
+            return self._verify_rows(unverified, write, table)
+        except Exception:  # Substrait has no UNNEST, and DataFusion reads not all of it
+            if write.statement is None:
+                raise
+            return self._verify_change(unverified, write, table)
+
+    def _verify_rows(
+        self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
+    ) -> VerifyResult:
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+        reader = SessionContext()  # as above
+        frame = pinned_frame(
+            write.fingerprint,
+            write.plan,
+            partial(self._open_input, write.plan),
+            needs_exact_text=False,
+        )
+        rows = written_rows(reader, write, table, frame.schema().names)
+        return compare_rows(unverified, write.fingerprint, rows, frame, needs_exact_text=False)
 
     def _verify_change(
         self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
@@ -261,7 +230,7 @@ class Verifier:
             stored, computed = (
                 unpatched(reader, "read_table")(provider_of(each)) for each in (table, changed)
             )
-            return _with_comparison(unverified, compare(stored, computed))
+            return result_of(unverified, compare(stored, computed))
 
     # --- stored rows ------------------------------------------------------------------------------------
 
@@ -381,35 +350,6 @@ def _stored_entry(
     fingerprint = Fingerprint.from_json(parsed["fingerprint"])
     plan = parsed.get("facts", {}).get(PLAN) or fingerprint.key
     return StoredEntry(name, scope, uri, commit.version, fingerprint, plan)
-
-
-def _compare(
-    unverified: VerifyResult, fingerprint: Fingerprint, stored: DataFrame, computed: DataFrame
-) -> VerifyResult:
-    result = _with_comparison(unverified, compare(stored, computed))
-    is_same = result.verdict is Verdict.REPRODUCIBLE
-    reason = None if is_same else _nondeterminism(computed, fingerprint)
-    if reason is None:
-        return result
-    return replace(result, verdict=Verdict.CANNOT_TELL, reason=reason)
-
-
-def _with_comparison(unverified: VerifyResult, found: Comparison) -> VerifyResult:
-    return replace(
-        unverified,
-        verdict=Verdict.REPRODUCIBLE if found.is_same else Verdict.DIFFERS,
-        rows_kept=found.stored,
-        rows_now=found.computed,
-        columns=found.differing,
-        rounded=found.rounded,
-    )
-
-
-def _nondeterminism(frame: DataFrame, stored: Fingerprint) -> str | None:
-    """Return why a frame may give another result on each run; None if it does not."""
-    versions = {each.name: each.version for each in stored.functions}
-    now = fingerprint_of(frame, functions=versions, version=stored.version)
-    return now.reason.partition(":")[0] if isinstance(now, NotCacheable) else None
 
 
 def _dataset_frame(path: str, stored: StoredEntry) -> DataFrame:

@@ -40,7 +40,8 @@ class StoredWrite:
         fingerprint: the fingerprint of the written rows.
         plan: their plan.
         added: paths of the data files that the version added; None if its rows are all rows of the table.
-        statement: the SQL statement to run on a copy of the version before; None for a write of rows.
+        is_of_rows: whether the plan computes the rows without those of the version before.
+        statement: the SQL statement that wrote them; None for a frame.
         predicate: the rows of the version before that the rows replace; None for all or for none.
     """
 
@@ -49,13 +50,9 @@ class StoredWrite:
     fingerprint: Fingerprint
     plan: StoredPlan
     added: tuple[str, ...] | None = None
+    is_of_rows: bool = True
     statement: PlannedStatement | None = None
     predicate: str | None = None
-
-    @property
-    def depends_on_version_before(self) -> bool:
-        """Whether the rows of the version before are needed to compute the version."""
-        return self.statement is not None or self.predicate is not None
 
 
 def stored_write(
@@ -83,16 +80,15 @@ def stored_write(
         raise NotReproducibleError(msg)
     if plan.reason is not None or plan.fingerprint is None or plan.plan is None:
         raise NotReproducibleError(plan.reason or "no plan was stored")
-    write = StoredWrite(uri, commit.version, plan.fingerprint, plan.plan)
+    write = StoredWrite(uri, commit.version, plan.fingerprint, plan.plan, statement=plan.statement)
     parameters = commit.operation_parameters
-    is_of_rows = commit.operation in _OF_ROWS
-    if plan.statement is not None:
-        return replace(write, statement=plan.statement)
-    if not is_of_rows:
-        msg = f"{commit.operation} is computed again only if a SQL statement without parameters made it"
-        raise NotReproducibleError(msg)
+    if commit.operation not in _OF_ROWS:
+        if plan.statement is None:
+            msg = f"{commit.operation} is computed again only if a SQL statement without parameters made it"
+            raise NotReproducibleError(msg)
+        return replace(write, is_of_rows=False)
     if predicate := parameters.get("predicate"):
-        return replace(write, predicate=str(predicate))
+        return replace(write, is_of_rows=False, predicate=str(predicate))
     is_append = str(parameters.get("mode", "")).lower() == "append"
     return replace(write, added=tuple(_added_files(raw)) if is_append else None)
 

@@ -35,6 +35,7 @@ def fingerprint_of(  # noqa: PLR0913 - each is an option, by keyword
     has_max_age: bool = False,
     query: str | None = None,
     reads_content: bool = True,
+    needs_exact_text: bool = True,
 ) -> Fingerprint | NotCacheable:
     """Return the fingerprint of a frame, or why it cannot be cached.
 
@@ -45,11 +46,14 @@ def fingerprint_of(  # noqa: PLR0913 - each is an option, by keyword
         has_max_age: the result expires, so that it may depend on volatile functions.
         query: SQL text of the frame; None without one.
         reads_content: as for :func:`deltawitness.session.fingerprint.inputs.collect_inputs`.
+        needs_exact_text: as `reads_content`.
     """
     state = state_of(frame)
     try:
         _check_schema(frame.schema())
-        inputs = collect_inputs(frame, version, reads_content=reads_content)
+        inputs = collect_inputs(
+            frame, version, reads_content=reads_content, needs_exact_text=needs_exact_text
+        )
         text = _full_text(frame, inputs)
         settings = _settings(state, is_cached=not reads_content)
         if query is None and version is None:

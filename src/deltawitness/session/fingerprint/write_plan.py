@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.frames import FrameState
 from deltawitness.session.core.snapshot import TableName, scanned_names
-from deltawitness.session.core.tokens import first_word
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.inputs import commit_hash
 from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
@@ -127,13 +126,13 @@ def plan_of_write(
         call = changeable_call_in(state.ctx, statement.text, replaced=replaced)
         if call is not None:
             return lambda: WritePlan(reason=call)
-    fingerprint = fingerprint_of(frame, functions={}, query=sql, reads_content=False)
+    fingerprint = fingerprint_of(
+        frame, functions={}, query=sql, reads_content=False, needs_exact_text=False
+    )
     if isinstance(fingerprint, NotCacheable):
         # The rest of the message says how to cache the result.
         return lambda: WritePlan(reason=fingerprint.reason.partition(":")[0])
     plan = plan_of_frame(state.ctx, frame, sql=sql)
-    if statement is not None and first_word(statement.text) == "INSERT" and plan.substrait:
-        statement = None  # the rows can be computed without it
     text = unpatched(frame, "logical_plan")().display_indent()
     locations: dict[str, tuple[str, Mapping[str, str] | None]] = {
         read.table_id: (read.uri, None) for read in state.reads if read.uri is not None

@@ -217,7 +217,7 @@ class _Run:
             return self._merge(below)
         attributes = attributes_of_frame(below, self.state)
         # The plan of a TRUNCATE has no columns.
-        rows = unpatched(self.ctx, "table")(self.entry.name.sql()) if kind == "Truncate" else below
+        rows = self._target if kind == "Truncate" else below
         attributes = with_stored_plan(attributes, rows, self.state, statement=self._statement)
         with observe_write(attributes):
             if kind == "Update":
@@ -231,6 +231,10 @@ class _Run:
             " use MERGE INTO"
         )
         raise StatementError(msg)
+
+    def _target(self) -> DataFrame:
+        frame: DataFrame = unpatched(self.ctx, "table")(self.entry.name.sql())
+        return frame
 
     @property
     def _statement(self) -> tuple[BoundCall, Registered]:

@@ -40,7 +40,7 @@ def with_stored_plan(
 
     Args:
         attributes: the other attributes of the write.
-        rows: the written rows: a frame or its logical plan.
+        rows: the written rows: a frame, its logical plan, or a function that returns one of them.
         state: state of the observed frame that has this plan; None if the frame is not observed.
         statement: the SQL statement that writes them, and the table; None for a frame.
         is_from_text: whether the text in the state is the query of these rows.
@@ -55,6 +55,7 @@ def with_stored_plan(
         from deltawitness.session.fingerprint.write_plan import plan_of_write  # noqa: PLC0415 - heavy
 
         state = state._replace(pending=None)
+        rows = rows() if callable(rows) else rows
         plan = unpatched(rows, "logical_plan")() if hasattr(rows, "logical_plan") else rows
         frame = unpatched(state.ctx, "create_dataframe_from_logical_plan")(wrapped_plan(plan))
         text = _text_of(state) if is_from_text and statement is None else None
