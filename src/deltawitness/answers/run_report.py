@@ -156,9 +156,7 @@ def undone_runs(ledger: LedgerListing, at: datetime) -> frozenset[str]:
             undone.add(message.removeprefix(_UNDO_OF))
     level = undone
     while level:
-        children = rows_of_runs(
-            ledger, [is_in("parent_run_id", sorted(level))], order="start_time"
-        )
+        children = rows_of_runs(ledger, [is_in("parent_run_id", sorted(level))], order="start_time")
         level = {row["run_id"] for row in children} - undone
         undone = undone | level
     return frozenset(undone)
