@@ -123,10 +123,9 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
-    from deltawitness.cache.fingerprint.diff import Miss, MissReason
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
-    from deltawitness.cache.verify.verifier import Verdict, VerifyResult
-    from deltawitness.cache.verify.verifier import VerifyResult as Verified
+    from deltawitness.cache.verify.results import Verdict, VerifyResult
+    from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
     from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
@@ -200,6 +199,7 @@ if TYPE_CHECKING:
         ExpectationResult,
         ExpectationRule,
     )
+    from deltawitness.session.fingerprint.diff import Miss, MissReason
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -300,8 +300,8 @@ _MODULES = {
     "LineageNode": "answers.lineage_graph",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
-    "Miss": "cache.fingerprint.diff",
-    "MissReason": "cache.fingerprint.diff",
+    "Miss": "session.fingerprint.diff",
+    "MissReason": "session.fingerprint.diff",
     "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",
@@ -374,8 +374,8 @@ _MODULES = {
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "UnusualVolume": "answers.trends.values",
-    "Verdict": "cache.verify.verifier",
-    "VerifyResult": "cache.verify.verifier",
+    "Verdict": "cache.verify.results",
+    "VerifyResult": "cache.verify.results",
     "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",

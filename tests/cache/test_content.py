@@ -13,8 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltawitness.cache.fingerprint import table_digest
-from deltawitness.cache.fingerprint.table_digest import digest_table
+from deltawitness.session.fingerprint import table_digest
+from deltawitness.session.fingerprint.table_digest import digest_table
 
 few = settings(max_examples=settings().max_examples // 3)
 """Each example hashes a dozen tables."""
