@@ -60,6 +60,7 @@ def test_every_question_is_a_read_only_tool(folder):
     assert {"name", "names", "limit", "since", "direction"} <= parameters
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_functions(folder):
     """Listings have rows, other answers are objects."""
     runs, shown, diff, health = ask(
@@ -76,6 +77,7 @@ def test_answers_are_those_of_the_functions(folder):
     assert diff.structured_content["rows"]["removed"] == 1
 
 
+@pytest.mark.slow
 def test_no_literal_is_in_an_answer_unless_it_is_wanted(folder):
     """The predicate of the DELETE names a value of a row."""
     calls = [("show", {"name": "orders@1"}), ("diff", {"names": ["orders", 0, 1]})]

@@ -265,6 +265,7 @@ def test_a_type_that_cannot_be_hashed_is_an_error(monkeypatch):
         digest_of(pa.table({"x": union}))
 
 
+@pytest.mark.slow
 def test_the_files_of_a_table_do_not_count(tmp_path):
     """One write, many writes, partitions and compaction lead to the same digest."""
     rows = pa.table(

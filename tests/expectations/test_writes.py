@@ -339,6 +339,7 @@ def test_the_result_is_in_telemetry_without_columns(tmp_path, delta_telemetry):
     ]
 
 
+@pytest.mark.slow
 def test_the_result_is_in_the_ledger(tmp_path):
     """Reconcile makes the same row from the commit."""
     table = f"{tmp_path}/t"

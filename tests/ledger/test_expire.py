@@ -158,6 +158,7 @@ def test_a_table_that_is_compacted_is_left(root, ledger, aged):
     assert write_ids(root, INVENTORY) == ["old-0"]
 
 
+@pytest.mark.slow
 def test_an_expiry_that_dies_is_completed_by_the_next(root, ledger, aged, monkeypatch):
     """The table is append-only again after the next one."""
     aged("old", 500, 500)

@@ -454,6 +454,7 @@ def test_the_commands_on_the_page_are_those_of_the_command_line():
     assert between("commands") == commands_table()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_every_command_explains_itself(name):
     """The help of a command has each option that the page names."""
