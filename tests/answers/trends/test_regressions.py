@@ -81,6 +81,7 @@ def test_the_values_of_a_slower_job(tmp_path):
     assert (slower.run_id, slower.good_run_id, slower.has_new_code) == ("run-6", "run-5", False)
 
 
+@pytest.mark.slow
 def test_an_undone_run_does_not_count(tmp_path):
     """Nor do its child runs; they count again if the undo was undone."""
     ledger = PastLedger()
