@@ -333,8 +333,8 @@ def test_reasons_why_rows_cannot_be_computed_again(lake, observed):
         "table 0 is in memory only",
         f"DELETE {sql_only}",
         "a function call in the frame may use another time zone",
-        "no plan was stored",
-        "no plan was stored",
+        "the write has no plan",
+        "the write has no plan",
         f"MERGE {sql_only}",
     ]
 

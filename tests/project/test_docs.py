@@ -482,6 +482,14 @@ def test_the_answers_are_what_the_console_shows():
     assert shown == f"```text\n{output_of('answers_transcript.py')}```"
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_the_walk_through_is_what_the_console_shows():
+    """The transcript is the output of the example, which finds, explains and undoes a bad batch."""
+    shown = between("transcript", "walkthrough")
+    assert shown == f"```text\n{output_of('walkthrough.py')}```"
+
+
 def output_of(example):
     """Return the output of a program in the folder of examples."""
     return subprocess.run(

@@ -61,7 +61,7 @@ def create_release_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Give a name to a set of table versions. A release does not change, and a name is given once.
+    """Give a name to a set of table versions. A release does not change, and its name cannot be used again.
 
     Exits 1 if the name is taken or a table cannot be read.
 
@@ -134,7 +134,7 @@ def drop_release_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Drop a release; its tables do not change, and its name is not given again."""
+    """Drop a release; its tables do not change, and its name cannot be used again."""
     log_to_stderr()
     with exit_on_ledger_error(root, "written"):
         dropped = drop_release(name, settings=settings_of(root))

@@ -13,6 +13,7 @@ from deltawitness.commit.reader import CommitMetadata
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_plans import read_plan_of_write
 from deltawitness.run import suppressed
+from deltawitness.semconv import CommitKey
 from deltawitness.session.core.table_providers import provider_of
 from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
@@ -76,7 +77,8 @@ def stored_write(
         raise NotReproducibleError(msg)
     plan = None if found is None else _read_plan(root, found)
     if plan is None:
-        msg = "no plan was stored"
+        has_plan = CommitKey.PLAN_HASH in commit.witness
+        msg = "no plan was stored" if has_plan else "the write has no plan"
         raise NotReproducibleError(msg)
     if plan.reason is not None or plan.fingerprint is None or plan.plan is None:
         raise NotReproducibleError(plan.reason or "no plan was stored")
