@@ -50,6 +50,7 @@ from helpers.reconcile_parts import (
 )
 
 NOT_IN_COMMITS = {
+    "overhead_ms",
     "code_file",
     "code_line",
     "code_function",
