@@ -116,8 +116,8 @@ def _events(content: ReportContent) -> Markup:
     if content.left_out > 0:
         shown = f"{len(content.events):,} of {content.total:,} operations"
         note = (
-            f"{shown}: the newest, and the newest failed ones; {content.left_out:,} are only in the sums."
-            " Use --since, --job or --run for fewer."
+            f"{shown}: the newest, and the newest failed ones; the other {content.left_out:,} are in the"
+            " sums. Use --since, --job or --run for fewer."
         )
     controls = element(
         "div",
@@ -154,6 +154,6 @@ def _events(content: ReportContent) -> Markup:
 
 def _footer(content: ReportContent) -> Markup:
     return join(
-        f"Made {timestamp(content.at)} UTC by deltawitness. All times are in UTC. Credentials are redacted as in"
-        " the ledger; names and messages are shortened. The element with the id data has the values as JSON."
+        f"Made {timestamp(content.at)} by deltawitness. All times are in UTC. Names and messages are shortened."
+        " The element with the id data has the values as JSON."
     )

@@ -23,6 +23,7 @@
     return "error: " + (get(event, "error_type") || "unknown") + ", landed " + (get(event, "landed") || "unknown");
   };
   // name, shown text, value to sort by, aligned to the right
+  const unbroken = new Set(["time", "run", "operation"]);
   const columns = [
     ["time", (event) => time(get(event, "time_ms")), raw("time_ms")],
     ["job", text("job"), text("job")],
@@ -98,7 +99,7 @@
   function line(event) {
     const row = make("tr", null, { className: get(event, "result") === "error" ? "failed" : "" });
     for (const [name, shown, , isRight] of columns) {
-      const cell = make("td", null, { className: isRight ? "n" : "" });
+      const cell = make("td", null, { className: isRight ? "n" : unbroken.has(name) ? "w" : "" });
       let inner = make("bdi", shown(event));
       if (name === "run" && get(event, "run_id")) {
         const link = make("a", null, { href: "#run=" + encodeURIComponent(get(event, "run_id")), title: get(event, "run_id") });

@@ -45,7 +45,9 @@ def runs(content: ReportContent) -> Markup:
         else Markup("")
     )
     head = ("began", "job", "run", "status", "error", "time", "writes", "errors", "rows", "message")
-    return join(table("Runs", head, listed, ("time", "writes", "errors", "rows")), note)
+    return join(
+        table("Runs", head, listed, ("time", "writes", "errors", "rows"), has_heading=True), note
+    )
 
 
 def _run(run: RunRow) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ def tables(content: ReportContent) -> Markup:
         if len(listed) == MAX_TABLES
         else Markup("")
     )
-    return join(table("Tables", head, listed, right), note)
+    return join(table("Tables", head, listed, right, has_heading=True), note)
 
 
 def _table(each: TableCount, writes: list[WriteRow]) -> tuple[str, ...]:
@@ -195,7 +197,7 @@ def conflicts(content: ReportContent) -> Markup:
     head = ("time", "table", "operation", "job", "run", "retries", "result", "collided with")
     note = f"Only the newest {MAX_CONFLICTS} are listed."
     return join(
-        table("Conflicts", head, listed, ("retries",)),
+        table("Conflicts", head, listed, ("retries",), has_heading=True),
         element("p", note, class_="note") if len(listed) == MAX_CONFLICTS else "",
     )
 

@@ -11,6 +11,9 @@ __all__ = ["link_to_events", "link_to_run", "scrolled", "table"]
 
 _ID_CHARACTERS = 13
 
+_UNBROKEN = {"began", "due until", "job", "last", "last change", "run", "since", "time", "versions"}
+"""Names of columns whose cells have one line."""
+
 
 def scrolled(label: str, content: Markup) -> Markup:
     """Return content in a frame that scrolls sideways, also with the keyboard.
@@ -23,7 +26,12 @@ def scrolled(label: str, content: Markup) -> Markup:
 
 
 def table(
-    caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[str] = ()
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Iterable[str] = (),
+    *,
+    has_heading: bool = False,
 ) -> Markup:
     """Return a table.
 
@@ -32,28 +40,24 @@ def table(
         head: names of the columns.
         rows: the cells of each row; texts are escaped.
         numbers: names of the columns that are aligned to the right.
+        has_heading: whether a heading says the same as the caption, which only screen readers then read.
     """
-    right = {number for number, name in enumerate(head) if name in set(numbers)}
+    right = set(numbers)
+    classes = ["n" if name in right else "w" if name in _UNBROKEN else None for name in head]
 
     def line(cells: Sequence[str]) -> Markup:
         return element(
             "tr",
-            *(
-                element("td", cell, class_="n" if number in right else None)
-                for number, cell in enumerate(cells)
-            ),
+            *(element("td", cell, class_=name) for cell, name in zip(cells, classes, strict=True)),
         )
 
     titles = element(
         "tr",
-        *(
-            element("th", name, scope="col", class_="n" if number in right else None)
-            for number, name in enumerate(head)
-        ),
+        *(element("th", name, scope="col", class_="n" if name in right else None) for name in head),
     )
     body = element(
         "table",
-        element("caption", caption),
+        element("caption", caption, class_="quiet-caption" if has_heading else None),
         element("thead", titles),
         element("tbody", *map(line, rows)),
     )

@@ -24,6 +24,8 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _LANE = 1000, 170, 10, 26, 24
 _LABEL_CHARACTERS = 22
 _LEAST_WIDTH = 3.0
 _TICKS = 5
+_SHORT = 20.0
+"""Seconds below which the times of the axis have milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ def _ticks(axis: _Axis, height: float) -> Iterator[Markup]:
         x = axis.after(seconds)
         time = axis.start + dt.timedelta(seconds=seconds)
         text = time.strftime("%Y-%m-%d" if is_long else "%m-%d %H:%M:%S")
+        if axis.seconds < _SHORT:
+            text = f"{time:%H:%M:%S}.{time.microsecond // 1000:03}"
         anchor = "start" if number == 0 else "end" if number == _TICKS - 1 else "middle"
         yield element("text", text, x=f"{x:.1f}", y=14, text_anchor=anchor, class_="tick")
         yield element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=20, y2=height, class_="grid")
