@@ -93,6 +93,9 @@ demo: $(READY)  ## an ordinary program on real data, observed
 browser: $(READY)  ## what the tests of the HTML report need: Playwright, and Chromium if the system has none
 	PYTHONPATH=tests $(BIN)/python -m helpers.browser
 
+screenshots: browser  ## the pictures of the HTML report in docs/assets
+	$(BIN)/python tools/report_screenshots.py
+
 demo-s3: $(READY) .cache/seaweedfs/bin/weed  ## the same program on S3: SeaweedFS on loopback, stopped at the end
 	DELTAWITNESS_ROOT=s3://lake/observed $(BIN)/python tools/with_s3.py --weed .cache/seaweedfs/bin/weed -- sh -c '\
 		$(BIN)/deltawitness run --job lakehouse -- $(BIN)/python examples/lakehouse.py s3://lake/lakehouse && \

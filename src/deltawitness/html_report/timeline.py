@@ -24,6 +24,10 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _LANE = 1000, 170, 10, 26, 24
 _LABEL_CHARACTERS = 22
 _LEAST_WIDTH = 3.0
 _TICKS = 5
+_DAY = 86_400
+_DAYS = 20
+"""Days above which the times of the axis are dates."""
+
 _SHORT = 20.0
 """Seconds below which the times of the axis have milliseconds."""
 
@@ -114,12 +118,14 @@ def _lanes(content: ReportContent) -> dict[str, str]:
 
 
 def _ticks(axis: _Axis, height: float) -> Iterator[Markup]:
-    is_long = axis.seconds > 2 * 86_400
+    is_long, is_days = axis.seconds > _DAYS * _DAY, axis.seconds > _DAY
     for number in range(_TICKS):
         seconds = axis.seconds * number / (_TICKS - 1)
         x = axis.after(seconds)
         time = axis.start + dt.timedelta(seconds=seconds)
-        text = time.strftime("%Y-%m-%d" if is_long else "%m-%d %H:%M:%S")
+        text = time.strftime(
+            "%Y-%m-%d" if is_long else "%m-%d %H:%M" if is_days else "%m-%d %H:%M:%S"
+        )
         if axis.seconds < _SHORT:
             text = f"{time:%H:%M:%S}.{time.microsecond // 1000:03}"
         anchor = "start" if number == 0 else "end" if number == _TICKS - 1 else "middle"
