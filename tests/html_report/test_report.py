@@ -137,6 +137,12 @@ def test_the_graph_has_the_versions_that_were_read_and_written(report):
     assert "totals@0 was made from orders@2" in html
 
 
+def test_the_errors_name_the_tables_that_were_made_from_failed_ones(report):
+    """The failed write is on orders, from which totals was made."""
+    (listed,) = re.findall(r"<dl>(.*?)</dl>", report.html)
+    assert re.findall(r"<bdi>(.*?)</bdi>", listed) == ["orders", "totals"]
+
+
 def test_a_hit_saves_the_time_of_the_miss_less_its_own(report):
     html = report.html
     assert "saved about 1.5 s" in html

@@ -9,7 +9,7 @@ from deltawitness.html_report.markup import Markup, element, join, visible
 from deltawitness.locations import last_segment
 from deltawitness.report.format import count_of
 
-__all__ = ["levels", "lineage_graph"]
+__all__ = ["dependents", "levels", "lineage_graph"]
 
 MAX_NODES = 60
 """Maximum number of tables in the drawing; the list below it has all edges."""
@@ -23,7 +23,13 @@ def lineage_graph(content: ReportContent) -> Markup:
     if not content.edges:
         return element("p", "No operation in this time is known to have read another table.")
     names = content.names
-    versions = {table.place: table.last_version for table in content.tables}
+    # Of a table that was only read, the version that was read.
+    versions: dict[str, int | None] = {edge.source: edge.source_version for edge in content.edges}
+    versions |= {
+        table.place: table.last_version
+        for table in content.tables
+        if table.last_version is not None
+    }
     edges = _drawn(content.edges)
     label = f"Lineage graph of {count_of(len(_nodes(edges)), 'table')}; the list below has the versions."
     drawing = _drawing(edges, names, versions, label)
@@ -47,6 +53,26 @@ def lineage_graph(content: ReportContent) -> Markup:
         ),
     )
     return join(scrolled, *([note] if hidden else []), listed)
+
+
+def dependents(edges: Iterable[InputEdge], places: Iterable[str]) -> list[str]:
+    """Return the tables that were made from some tables, directly or through others, the nearest first.
+
+    Args:
+        edges: which table was made from which.
+        places: the locations of the tables, which are not in the result.
+    """
+    targets: dict[str, list[str]] = {}
+    for edge in edges:
+        targets.setdefault(edge.source, []).append(edge.target)
+    first = list(dict.fromkeys(places))
+    found = dict.fromkeys(first)
+    waiting = first
+    while waiting:
+        reached = dict.fromkeys(each for place in waiting for each in targets.get(place, ()))
+        waiting = [each for each in reached if each not in found]
+        found |= dict.fromkeys(waiting)
+    return list(found)[len(first) :]
 
 
 _HEAD = ("made from", "table", "writes", "known by")

@@ -99,8 +99,9 @@
   function line(event) {
     const row = make("tr", null, { className: get(event, "result") === "error" ? "failed" : "" });
     for (const [name, shown, , isRight] of columns) {
-      const cell = make("td", null, { className: isRight ? "n" : unbroken.has(name) ? "w" : "" });
+      const cell = make("td", null, { className: isRight ? "n" : unbroken.has(name) ? "w" : name === "message" ? "m" : "" });
       let inner = make("bdi", shown(event));
+      if (!inner.textContent) inner = make("span");
       if (name === "run" && get(event, "run_id")) {
         const link = make("a", null, { href: "#run=" + encodeURIComponent(get(event, "run_id")), title: get(event, "run_id") });
         inner.textContent = get(event, "run_id").slice(0, 13);

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.html_report.content import ReportContent, TableCount
+from deltawitness.html_report.graph import dependents
 from deltawitness.html_report.markup import Markup, element, isolated, join
 from deltawitness.html_report.reading import MAX_CONFLICTS, MAX_TABLES
 from deltawitness.html_report.sparkline import sparkline
@@ -18,9 +19,13 @@ from deltawitness.html_report.values import (
     run_seconds,
     table_name,
 )
+from deltawitness.locations import last_segment
 from deltawitness.report.format import count_of, number, rows, size, timestamp
 
 __all__ = ["cache", "conflicts", "errors", "runs", "scope_text", "tables"]
+
+MAX_LINKS = 30
+"""Maximum number of tables that are listed in a line."""
 
 _POINTS = 30
 """Number of writes in a small chart."""
@@ -186,7 +191,31 @@ def errors(content: ReportContent) -> Markup:
         for each in content.errors
     ]
     head = ("type", "landed", "operations", "tables", "last", "last message")
-    return table("Errors by type", head, listed, ("operations", "tables"))
+    return join(table("Errors by type", head, listed, ("operations", "tables")), _affected(content))
+
+
+def _affected(content: ReportContent) -> Markup:
+    """Return the tables with errors, and those that were made from them."""
+    failed = [each for each in content.tables if each.errors]
+    found = dependents(content.edges, (each.place for each in failed))
+    names = content.names
+    shown = [names.get(place) or last_segment(place) or place for place in found]
+    return element(
+        "dl",
+        element("dt", "Tables with errors"),
+        element("dd", *_links([(each.place, each.name) for each in failed])),
+        element("dt", "Made from them in this time"),
+        element("dd", *(_links(list(zip(found, shown, strict=True))) if found else ["no table"])),
+    )
+
+
+def _links(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Return links to the events of tables, separated by commas."""
+    parts: list[str] = []
+    for place, name in named[:MAX_LINKS]:
+        parts += [", "] if parts else []
+        parts.append(link_to_events("table", place, name))
+    return [*parts, ", ..."] if len(named) > MAX_LINKS else parts
 
 
 def conflicts(content: ReportContent) -> Markup:

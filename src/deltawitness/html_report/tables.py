@@ -43,7 +43,7 @@ def table(
         has_heading: whether a heading says the same as the caption, which only screen readers then read.
     """
     right = set(numbers)
-    classes = ["n" if name in right else "w" if name in _UNBROKEN else None for name in head]
+    classes = [_class_of(name, right) for name in head]
 
     def line(cells: Sequence[str]) -> Markup:
         return element(
@@ -62,6 +62,15 @@ def table(
         element("tbody", *map(line, rows)),
     )
     return scrolled(caption, body)
+
+
+def _class_of(name: str, right: set[str]) -> str | None:
+    """Return the class of the cells of a column: on the right, in one line, or wide enough for a message."""
+    if name in right:
+        return "n"
+    if name in _UNBROKEN:
+        return "w"
+    return "m" if name == "last message" else None
 
 
 def link_to_run(run_id: str | None) -> Markup:
