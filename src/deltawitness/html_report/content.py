@@ -103,7 +103,6 @@ class ErrorCount:
         count: number of operations.
         last_time: time of the last one.
         message: message of the last one.
-        tables: number of tables.
     """
 
     error_type: str | None
@@ -111,7 +110,6 @@ class ErrorCount:
     count: int
     last_time: dt.datetime
     message: str | None
-    tables: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from deltawitness.answers.lists import rows_of_runs
 from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since
@@ -13,23 +13,25 @@ from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
 from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 from deltawitness.exceptions import LedgerLookupError
-from deltawitness.html_report.content import (
-    CacheCount,
-    ErrorCount,
-    InputEdge,
-    LaneCount,
-    ReportContent,
-    ReportScope,
-    TableCount,
+from deltawitness.html_report.content import ReportContent, ReportScope, TableCount
+from deltawitness.html_report.sums import (
+    MAX_TABLES,
+    PARTS,
+    OperationSums,
+    ReasonSums,
+    in_utc,
+    read_edges,
+    read_lanes,
+    read_reasons,
+    read_sums,
 )
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
-from deltawitness.ledger.tables.schema import INVENTORY
-from deltawitness.locations import last_segment, strip_credentials
+from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, CacheScope, ErrorType
 
-__all__ = ["MAX_BARS", "MAX_EVENTS", "MAX_LANES", "read_content"]
+__all__ = ["MAX_BARS", "MAX_CONFLICTS", "MAX_EVENTS", "read_content"]
 
 MAX_EVENTS = 5_000
 """Maximum number of operations that the report has one by one; the others are only in the sums."""
@@ -40,17 +42,9 @@ MAX_FAILED = 1_000
 MAX_BARS = 2_000
 """Maximum number of operations for which the timeline has a bar for each."""
 
-MAX_LANES = 30
-"""Maximum number of tables in the timeline."""
-
 MAX_RUNS = 200
 MAX_CONFLICTS = 50
-MAX_TABLES = 500
-MAX_EDGES = 200
-PARTS = 160
-"""Number of parts of the time if the timeline has a bar for each part of it."""
 
-_PLACE = "coalesce(table_uri, table_id)"
 _COLUMNS = (
     *("event_time", "run_id", "write_id", "job", "operation", "cache_operation", "mode", "policy"),
     *("key", "result", "reason", "table_uri", "table_id", "table_name", "version"),
@@ -75,40 +69,49 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
     """
     where = _where(scope)
     at = dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC)
-    results, first, last = _results(ledger, where)
-    tables = _tables(ledger, where)
+    sums = read_sums(ledger, where)
     runs, statuses, dropped = _runs(ledger, scope)
-    has_lanes = sum(results.values()) > MAX_BARS and first is not None and last is not None
-    regressions, overdue = _trends(ledger, scope, runs, tables)
-    events = _events(ledger, where)
-    conflicts = _conflicts(ledger, where)
-    ghosts, ghost_start = _previous_run(ledger, scope, runs)
-    cache, saved = _cache(ledger, where)
+    with ThreadPoolExecutor(1) as trends:  # the engine and Python work at the same time
+        found = trends.submit(_trends, ledger, scope, runs, sums.tables)
+        reasons = read_reasons(ledger, where, sums.results)
+        events = _events(ledger, where)
+        conflicts = _conflicts(ledger, where) if _may_collide(sums, reasons) else []
+        ghosts, ghost_start = _previous_run(ledger, scope, runs)
+        lanes = read_lanes(ledger, where, sums) if sums.total > MAX_BARS else []
+        edges = read_edges(ledger, where)
+        rivals = _rivals(ledger, conflicts)
+        regressions, overdue = found.result()
     return ReportContent(
         at=at,
         scope=scope,
         root=strip_credentials(ledger.root.uri),
-        results=results,
-        first_time=first,
-        last_time=last,
+        results=sums.results,
+        first_time=sums.first,
+        last_time=sums.last,
         statuses=statuses,
         dropped=dropped,
         runs=runs,
         regressions=regressions,
         overdue=overdue,
-        tables=tables,
-        lanes=_lanes(ledger, where, tables, first, last) if has_lanes and first and last else (),
+        tables=sums.tables,
+        lanes=lanes,
         parts=PARTS,
         ghosts=ghosts,
         ghost_start=ghost_start,
-        errors=_errors(ledger, where),
-        cache=cache,
-        saved_seconds=saved,
-        edges=_edges(ledger, where),
+        errors=reasons.errors,
+        cache=reasons.cache,
+        saved_seconds=reasons.saved_seconds,
+        edges=edges,
         events=events,
         conflicts=conflicts,
-        rivals=_rivals(ledger, conflicts),
+        rivals=rivals,
     )
+
+
+def _may_collide(sums: OperationSums, reasons: ReasonSums) -> bool:
+    """Return whether an operation may have collided with another one."""
+    failed = any(each.error_type in _CONFLICTS for each in reasons.errors)
+    return failed or any(table.retries for table in sums.tables) or len(sums.tables) == MAX_TABLES
 
 
 def _where(scope: ReportScope) -> str:
@@ -120,53 +123,6 @@ def _where(scope: ReportScope) -> str:
         *is_since("event_time", scope.since),
     ]
     return " AND ".join(conditions)
-
-
-def _utc(time: dt.datetime) -> dt.datetime:
-    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
-
-
-def _results(
-    ledger: LedgerListing, where: str
-) -> tuple[dict[str, int], dt.datetime | None, dt.datetime | None]:
-    """Return the number of operations by result, and the time of the first and of the last one."""
-    rows = ledger.query(
-        "SELECT result, count(*) AS count, min(event_time) AS first, max(event_time) AS last"  # noqa: S608 - quoted
-        f" FROM inventory WHERE {where} GROUP BY result"
-    )
-    results = Counter[str]()
-    for row in rows:
-        results[row["result"] or "unknown"] += row["count"]
-    times = [(_utc(row["first"]), _utc(row["last"])) for row in rows if row["first"]]
-    if not times:
-        return dict(results), None, None
-    return dict(results), min(first for first, _ in times), max(last for _, last in times)
-
-
-def _tables(ledger: LedgerListing, where: str) -> list[TableCount]:
-    """Return the sums by table: those with errors first, then the last written ones."""
-    sums = ("rows_added", "rows_updated", "rows_deleted", "files_added", "bytes_added", "retries")
-    summed = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT) AS {name}" for name in sums)
-    rows = ledger.query(
-        f"SELECT {_PLACE} AS place, last_value(table_name ORDER BY event_time) AS name,"  # noqa: S608 - quoted
-        " count(*) AS operations,"
-        f" count(*) FILTER (WHERE result = '{CacheResult.WRITE.value}') AS writes,"
-        f" count(*) FILTER (WHERE result = '{CacheResult.ERROR.value}') AS errors,"
-        " min(version) AS first_version, max(version) AS last_version,"
-        f" {summed}, coalesce(sum(duration_ms), 0.0) AS duration_ms, max(event_time) AS last_time"
-        f" FROM inventory WHERE {where} AND {_PLACE} IS NOT NULL GROUP BY {_PLACE}"
-        f" ORDER BY errors DESC, last_time DESC LIMIT {MAX_TABLES}"
-    )
-    return [
-        TableCount(
-            **{
-                **row,
-                "name": row["name"] or last_segment(row["place"]) or row["place"],
-                "last_time": _utc(row["last_time"]),
-            }
-        )
-        for row in rows
-    ]
 
 
 def _runs(ledger: LedgerListing, scope: ReportScope) -> tuple[list[RunRow], dict[str, int], int]:
@@ -242,30 +198,7 @@ def _rows(ledger: LedgerListing, conditions: Iterable[str], limit: int) -> Itera
     )
     for row in found:
         if row["event_time"] is not None:
-            yield WriteRow(**{**row, "event_time": _utc(row["event_time"])})
-
-
-def _lanes(
-    ledger: LedgerListing,
-    where: str,
-    tables: Sequence[TableCount],
-    first: dt.datetime,
-    last: dt.datetime,
-) -> list[LaneCount]:
-    """Return the number of operations in each part of the time, by table and result."""
-    start = int(first.timestamp() * 1_000_000)
-    step = max(int((last - first).total_seconds() * 1_000_000) // PARTS + 1, 1)
-    micros = "CAST(arrow_cast(event_time, 'Timestamp(Microsecond, None)') AS BIGINT)"
-    places = is_in(_PLACE, [table.place for table in tables[:MAX_LANES]])
-    rows = ledger.query(
-        f"SELECT {_PLACE} AS place, ({micros} - {start}) / {step} AS part, result,"  # noqa: S608 - quoted
-        f" count(*) AS count FROM inventory WHERE {where} AND {places}"
-        f" GROUP BY {_PLACE}, ({micros} - {start}) / {step}, result"
-    )
-    return [
-        LaneCount(row["place"], int(row["part"]), row["result"] or "unknown", row["count"])
-        for row in rows
-    ]
+            yield WriteRow(**{**row, "event_time": in_utc(row["event_time"])})
 
 
 def _previous_run(
@@ -280,75 +213,7 @@ def _previous_run(
     if not found:
         return [], None
     is_of_run = f"run_id = {quote_literal(found[0]['run_id'])}"
-    return list(_rows(ledger, [is_of_run], MAX_BARS)), _utc(found[0]["start_time"])
-
-
-def _errors(ledger: LedgerListing, where: str) -> list[ErrorCount]:
-    rows = ledger.query(
-        "SELECT error_type, landed, count(*) AS count, max(event_time) AS last_time,"  # noqa: S608 - quoted
-        " last_value(error_message ORDER BY event_time) AS message,"
-        f" count(DISTINCT {_PLACE}) AS tables FROM inventory"
-        f" WHERE {where} AND result = '{CacheResult.ERROR.value}'"
-        " GROUP BY error_type, landed ORDER BY count DESC, last_time DESC"
-    )
-    return [ErrorCount(**{**row, "last_time": _utc(row["last_time"])}) for row in rows]
-
-
-def _cache(ledger: LedgerListing, where: str) -> tuple[list[CacheCount], float | None]:
-    """Return the reads of the cache, and an estimate of the seconds that hits have saved.
-
-    A hit has saved the mean time of the misses of its key, less its own time.
-    """
-    hit, miss = (quote_literal(result.value) for result in (CacheResult.HIT, CacheResult.MISS))
-    rows = ledger.query(
-        "SELECT policy, result, reason, count(*) AS count,"  # noqa: S608 - quoted
-        " coalesce(sum(duration_ms), 0.0) AS duration_ms FROM inventory"
-        f" WHERE {where} AND result IN ({hit}, {miss}) GROUP BY policy, result, reason"
-        " ORDER BY policy, result, count DESC"
-    )
-    saved = ledger.query(
-        "SELECT sum(hits * missed - used) AS saved FROM (SELECT key,"  # noqa: S608 - quoted
-        f" count(*) FILTER (WHERE result = {hit}) AS hits,"
-        f" avg(duration_ms) FILTER (WHERE result = {miss}) AS missed,"
-        f" coalesce(sum(duration_ms) FILTER (WHERE result = {hit}), 0.0) AS used"
-        f" FROM inventory WHERE {where} AND key IS NOT NULL AND result IN ({hit}, {miss})"
-        " GROUP BY key)"
-    )
-    value = saved[0]["saved"] if saved else None
-    return [CacheCount(**row) for row in rows], None if value is None else max(value / 1000, 0.0)
-
-
-def _edges(ledger: LedgerListing, where: str) -> list[InputEdge]:
-    """Return which table was made from which; without a plan, the tables that the run had read before."""
-    there = ledger.columns(INVENTORY)
-    found: dict[tuple[str, str], InputEdge] = {}
-    for name, is_inferred in (("inputs", False), ("run_inputs", True)):
-        if name in there:
-            for edge in _edges_of(ledger, where, name, is_inferred=is_inferred):
-                found.setdefault((edge.source, edge.target), edge)
-    return sorted(found.values(), key=lambda edge: -edge.count)[:MAX_EDGES]
-
-
-def _edges_of(
-    ledger: LedgerListing, where: str, name: str, *, is_inferred: bool
-) -> Iterator[InputEdge]:
-    rows = ledger.query(
-        "SELECT source, target, last_value(source_version ORDER BY event_time) AS source_version,"  # noqa: S608 - quoted
-        " last_value(version ORDER BY event_time) AS target_version, count(*) AS count FROM"
-        " (SELECT coalesce(i['uri'], i['table_id']) AS source, i['version'] AS source_version,"
-        f" target, version, event_time FROM (SELECT {_PLACE} AS target, version, event_time,"
-        f" unnest({name}) AS i FROM inventory WHERE {where} AND version IS NOT NULL))"
-        " WHERE source <> target GROUP BY source, target"
-    )
-    for row in rows:
-        yield InputEdge(
-            row["source"],
-            row["source_version"],
-            row["target"],
-            row["target_version"],
-            row["count"],
-            is_inferred,
-        )
+    return list(_rows(ledger, [is_of_run], MAX_BARS)), in_utc(found[0]["start_time"])
 
 
 def _conflicts(ledger: LedgerListing, where: str) -> list[WriteRow]:

@@ -9,8 +9,9 @@ from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.html_report.content import ReportContent, TableCount
 from deltawitness.html_report.graph import dependents
 from deltawitness.html_report.markup import Markup, element, isolated, join
-from deltawitness.html_report.reading import MAX_CONFLICTS, MAX_TABLES
+from deltawitness.html_report.reading import MAX_CONFLICTS
 from deltawitness.html_report.sparkline import sparkline
+from deltawitness.html_report.sums import MAX_TABLES
 from deltawitness.html_report.tables import link_to_events, link_to_run, table
 from deltawitness.html_report.values import (
     duration,
@@ -184,14 +185,13 @@ def errors(content: ReportContent) -> Markup:
             link_to_events("q", each.error_type or "error", each.error_type or "unknown"),
             words.get(each.landed or "", "not known"),
             number(each.count),
-            number(each.tables),
             timestamp(each.last_time),
             isolated(each.message),
         )
         for each in content.errors
     ]
-    head = ("type", "landed", "operations", "tables", "last", "last message")
-    return join(table("Errors by type", head, listed, ("operations", "tables")), _affected(content))
+    head = ("type", "landed", "operations", "last", "last message")
+    return join(table("Errors by type", head, listed, ("operations",)), _affected(content))
 
 
 def _affected(content: ReportContent) -> Markup:

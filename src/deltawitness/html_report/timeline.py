@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deltawitness.html_report.content import LaneCount, ReportContent
 from deltawitness.html_report.markup import Markup, element, join, visible
-from deltawitness.html_report.reading import MAX_LANES
+from deltawitness.html_report.sums import MAX_LANES
 from deltawitness.html_report.values import (
     RESULTS,
     duration,
