@@ -69,10 +69,13 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
     """
     where = _where(scope)
     at = dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC)
-    sums = read_sums(ledger, where)
-    runs, statuses, dropped = _runs(ledger, scope)
-    with ThreadPoolExecutor(1) as trends:  # the engine and Python work at the same time
-        found = trends.submit(_trends, ledger, scope, runs, sums.tables)
+    ledger.query(
+        "SELECT 1 AS one FROM inventory, runs LIMIT 0"
+    )  # opens the tables, before two threads use them
+    with ThreadPoolExecutor(1) as other:  # the engine and Python work at the same time
+        trends = other.submit(_trends, ledger, scope.job)
+        sums = read_sums(ledger, where)
+        runs, statuses, dropped = _runs(ledger, scope)
         reasons = read_reasons(ledger, where, sums.results)
         events = _events(ledger, where)
         conflicts = _conflicts(ledger, where) if _may_collide(sums, reasons) else []
@@ -80,7 +83,7 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         lanes = read_lanes(ledger, where, sums) if sums.total > MAX_BARS else []
         edges = read_edges(ledger, where)
         rivals = _rivals(ledger, conflicts)
-        regressions, overdue = found.result()
+        regressions, overdue = _chosen(*trends.result(), scope, runs, sums.tables)
     return ReportContent(
         at=at,
         scope=scope,
@@ -150,18 +153,25 @@ def _runs(ledger: LedgerListing, scope: ReportScope) -> tuple[list[RunRow], dict
 
 
 def _trends(
-    ledger: LedgerListing,
+    ledger: LedgerListing, job: str | None
+) -> tuple[RegressionResult | None, OverdueResult]:
+    """Return what is worse than before; None if no run of the job has finished."""
+    try:
+        regressions = read_regressions(ledger, job)
+    except LedgerLookupError:
+        regressions = None
+    return regressions, read_overdue(ledger)
+
+
+def _chosen(
+    regressions: RegressionResult | None,
+    overdue: OverdueResult,
     scope: ReportScope,
     runs: Sequence[RunRow],
     tables: Sequence[TableCount],
 ) -> tuple[RegressionResult | None, OverdueResult]:
     """Return what is worse than before, of the jobs and tables of the report."""
     jobs = {scope.job} if scope.job else {run.job for run in runs} if scope.run_id else None
-    try:
-        regressions = read_regressions(ledger, scope.job)
-    except LedgerLookupError:
-        regressions = None
-    overdue = read_overdue(ledger)
     if jobs is None:
         return regressions, overdue
     places = {table.place for table in tables}
