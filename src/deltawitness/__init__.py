@@ -158,6 +158,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.expectations import ExpectationBlock, Within, expect, within
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
+    from deltawitness.html_report.question import HtmlReport, report_html
     from deltawitness.installation.info import info
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
@@ -282,6 +283,7 @@ _MODULES = {
     "Health": "answers.health.values",
     "HealthCheck": "answers.health.values",
     "HealthFinding": "answers.health.values",
+    "HtmlReport": "html_report.question",
     "Impact": "answers.impact_report",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
@@ -423,6 +425,7 @@ _MODULES = {
     "receipts": "observe.receipts",
     "regressions": "answers.trends.regressions",
     "releases": "answers.releases.question",
+    "report_html": "html_report.question",
     "restore_release": "answers.releases.restore",
     "run_environment": "propagation",
     "runs": "answers.questions",
@@ -516,6 +519,7 @@ __all__ = [
     "Health",
     "HealthCheck",
     "HealthFinding",
+    "HtmlReport",
     "Impact",
     "InMemoryDiagnosticsSink",
     "InfoResult",
@@ -663,6 +667,7 @@ __all__ = [
     "receipts",
     "regressions",
     "releases",
+    "report_html",
     "restore_release",
     "run",
     "run_environment",
