@@ -14,8 +14,9 @@ from deltawitness.answers.diff.versions import OpenVersion, open_version
 from deltawitness.answers.lookup import NamedTable, find_table
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.releases.lookup import find_release, named_table
-from deltawitness.answers.releases.needed import checked_table
+from deltawitness.answers.releases.needed import checked_table, open_released
 from deltawitness.answers.releases.values import (
+    CheckedTable,
     ReleaseCheck,
     ReleaseDiff,
     ReleaseTableDiff,
@@ -316,12 +317,15 @@ def _diff_of(
     if a == b:
         return ReleaseTableDiff(name=name, change=None, a=a, b=b)
     found = ReleaseTableDiff(name=name, change=DiffChange.CHANGED, a=a, b=b)
+    for table in (a, b):
+        opened = open_released(table, settings)
+        if isinstance(opened, CheckedTable):
+            return replace(found, problem=f"{table}: {opened.reason}")
+        if not {each.name for each in opened.schema().fields}.issuperset(options.key):
+            options = replace(options, key=())
     try:
-        first, second = named_table(a), named_table(b)
-        if options.key:
-            columns = {each.name for each in open_version(first, settings).table.schema().fields}
-            options = options if columns.issuperset(options.key) else replace(options, key=())
-        return replace(found, diff=diff_tables(ledger, first, second, options, settings))
+        compared = diff_tables(ledger, named_table(a), named_table(b), options, settings)
+        return replace(found, diff=compared)
     except (DeltaWitnessError, OSError) as error:
         return replace(found, problem=str(error))
 
