@@ -128,8 +128,8 @@ def _written(
     ]
     rows = ledger.query(
         "SELECT job, table_uri, count(*) AS writes,"  # noqa: S608 - quoted
-        f" CAST(coalesce(sum(bytes_added) FILTER (WHERE {written}), 0) AS BIGINT) AS written,"
-        f" CAST(coalesce(sum({new}) FILTER (WHERE {written}), 0) AS BIGINT) AS new,"
+        f" CAST(coalesce(sum(CASE WHEN {written} THEN bytes_added END), 0) AS BIGINT) AS written,"
+        f" CAST(coalesce(sum(CASE WHEN {written} THEN {new} END), 0) AS BIGINT) AS new,"
         " CAST(coalesce(sum(bytes_removed), 0) AS BIGINT) AS removed"
         f" FROM inventory WHERE {' AND '.join(conditions)} GROUP BY job, table_uri"
     )
