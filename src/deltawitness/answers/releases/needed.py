@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deltawitness.answers.releases.lookup import place_of
 from deltawitness.answers.releases.values import CheckedTable, NeededFiles, ReleaseTableState
-from deltawitness.answers.table_restore import error_reason, missing_files, own_files
+from deltawitness.answers.storage import error_reason
+from deltawitness.answers.table_restore import missing_files, own_files
 from deltawitness.ledger.tables.releases import Release, ReleasedTable
 from deltawitness.locations import canonical_uri
 from deltawitness.run import suppressed

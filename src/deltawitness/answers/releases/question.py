@@ -21,6 +21,7 @@ from deltawitness.answers.releases.values import (
     ReleaseDiff,
     ReleaseTableDiff,
 )
+from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.log import open_log
 from deltawitness.exceptions import DeltaWitnessError, LedgerLookupError, ReleaseError
 from deltawitness.forks import mark_delta_rs_used
@@ -33,7 +34,7 @@ from deltawitness.ledger.tables.releases import (
     append_release,
     read_releases,
 )
-from deltawitness.locations import local_path, strip_credentials
+from deltawitness.locations import strip_credentials
 from deltawitness.redaction import redact_message
 from deltawitness.run import current_run
 from deltawitness.run_origin import process_origin
@@ -158,8 +159,8 @@ def _open(named: NamedTable, settings: Settings) -> OpenVersion:
 def _has_version(found: OpenVersion, settings: Settings) -> bool:
     """Return whether a table has a version after the opened one."""
     uri = found.name.uri or ""
-    options = None if local_path(uri) is not None else settings.storage_options
-    return open_log(uri, options).read(found.table.version() + 1) is not None
+    log = open_log(uri, storage_options_for(uri, settings))
+    return log.read(found.table.version() + 1) is not None
 
 
 def _released(found: OpenVersion) -> ReleasedTable:
