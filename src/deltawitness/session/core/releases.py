@@ -69,6 +69,6 @@ def register_release(
             raise ReleaseError(msg)
         opened.append((table.name, version))
     for each, version in opened:
-        name = session.parsed_name(ctx, quote_identifier(each))
-        session.register(ctx, name, version, fixed=True)
+        parsed = session.parsed_name(ctx, quote_identifier(each))
+        session.register(ctx, parsed, version, fixed=True)
     return tuple(each for each, _ in opened)
