@@ -12,6 +12,8 @@ _EXTRAS = {
     "datafusion": ("DataFusion", "datafusion"),
     "mcp": ("the MCP SDK", "mcp"),
     "sqlglot": ("sqlglot", "datafusion"),
+    "typer": ("Typer", "cli"),
+    "rich": ("Rich", "cli"),
     "opentelemetry.sdk": ("the OpenTelemetry SDK", "otel"),
 }
 """The title of each optional package, and the extra that installs it."""

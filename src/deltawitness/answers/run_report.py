@@ -201,7 +201,7 @@ def _counted_operations(ledger: LedgerListing, condition: str) -> list[Row]:
     sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED)
     return ledger.query(
         "SELECT table_id, table_name, operation, mode, count(*) AS operations,"  # noqa: S608 - quoted
-        " count(*) FILTER (WHERE result = 'error') AS errors,"
+        " count(CASE WHEN result = 'error' THEN 1 END) AS errors,"
         f" sum(duration_ms) AS milliseconds, min(event_time) AS first, {sums}"
         f" FROM inventory WHERE {condition}"
         " GROUP BY table_id, table_name, operation, mode ORDER BY first, operation"

@@ -120,8 +120,8 @@ def _count(root: LedgerRoot, table: LedgerTable, before: date) -> _Expired:
     if not retained:
         predicate = is_old
     (row,) = listing.query(
-        f"SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS expired,"
-        f" count(*) FILTER (WHERE {is_old}) AS old FROM {source}"
+        f"SELECT count(*) AS rows, count(CASE WHEN {predicate} THEN 1 END) AS expired,"
+        f" count(CASE WHEN {is_old} THEN 1 END) AS old FROM {source}"
     )
     return _Expired(
         ExpireResult(table.name, row["rows"], row["expired"], row["old"] - row["expired"]),
