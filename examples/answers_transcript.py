@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ledger_transcript import BEGIN, END, Mask, entry
+from ledger_transcript import Mask, entry, replace_transcript
 
 PROGRAMS = ("questions.py", "totals.py", "late_orders.py")
 
@@ -78,9 +78,7 @@ def main() -> None:
     if len(sys.argv) == 1:
         print(text, end="")
         return
-    page = Path(sys.argv[1])
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(before + BEGIN + text + END + rest.split(END, 1)[1])
+    replace_transcript(Path(sys.argv[1]), text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 KILLED_RUN = Path(__file__).with_name("killed_run.py")
@@ -72,7 +73,8 @@ def transcript() -> str:
         return "".join(mask(entry(line, folder, mask)) for line in LINES)
 
 
-def entry(line: str, folder: str, mask: Mask) -> str:
+def entry(line: str, folder: str, mask: Mask, exported: Mapping[str, str] | None = None) -> str:
+    """Return a line and its output; `exported` are variables of its environment."""
     if line.startswith("#"):
         return f"\n{line}\n"
     first, second = [*mask.run_ids, "", ""][:2]
@@ -88,8 +90,9 @@ def entry(line: str, folder: str, mask: Mask) -> str:
         env={
             name: value
             for name, value in os.environ.items()
-            if "DELTAWITNESS" not in name and name != "COLUMNS"
-        },
+            if "DELTAWITNESS" not in name and not name.startswith(("OTEL_", "COLUMNS"))
+        }
+        | dict(exported or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,7 +113,11 @@ def main() -> None:
     if len(sys.argv) == 1:
         print(text, end="")
         return
-    page = Path(sys.argv[1])
+    replace_transcript(Path(sys.argv[1]), text)
+
+
+def replace_transcript(page: Path, text: str) -> None:
+    """Replace the transcript between the markers on a page."""
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + BEGIN + text + END + rest.split(END, 1)[1])
 

@@ -47,6 +47,7 @@ def test_an_instrumentor_is_one_of_opentelemetry(cls):
     assert cls() is cls()
 
 
+@pytest.mark.slow
 def test_an_instrumentor_is_one_of_opentelemetry_that_is_imported_later():
     """`instrument()` does not import OpenTelemetry's class, and is found instrumented by it later."""
     program = """

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from mcp import Client, StdioServerParameters
@@ -60,6 +61,7 @@ def test_every_question_is_a_read_only_tool(folder):
     assert {"name", "names", "limit", "since", "direction"} <= parameters
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_functions(folder):
     """Listings have rows, other answers are objects."""
     runs, shown, diff, health = ask(
@@ -76,6 +78,7 @@ def test_answers_are_those_of_the_functions(folder):
     assert diff.structured_content["rows"]["removed"] == 1
 
 
+@pytest.mark.slow
 def test_no_literal_is_in_an_answer_unless_it_is_wanted(folder):
     """The predicate of the DELETE names a value of a row."""
     calls = [("show", {"name": "orders@1"}), ("diff", {"names": ["orders", 0, 1]})]
@@ -84,6 +87,29 @@ def test_no_literal_is_in_an_answer_unless_it_is_wanted(folder):
     assert "predicate" not in json.dumps(answers)
     (shown,) = ask(server_of(folder, show_literals=True), calls[0])
     assert shown.structured_content["predicate"] == "x = 17"
+
+
+def test_no_value_of_a_partition_is_in_an_answer(tmp_path):
+    """Paths of files and names of partitions have a question mark instead. Without names, all tables count."""
+    rows = pa.table({"x": range(30_000), "p": ["kim"] * 29_997 + ["a b", "c", "d"]})
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "cache")))
+    try:
+        write_deltalake(tmp_path / "day=1" / "t", rows, partition_by=["p"])
+    finally:
+        DeltaLakeInstrumentor().uninstrument()
+    for file in (tmp_path / "day=1" / "t").glob("p=*/*.parquet"):
+        file.unlink()
+    hidden, shown = (
+        ask(server_of(tmp_path, show_literals=each), ("doctor", {}))[0] for each in (False, True)
+    )
+    (table,) = hidden.structured_content["tables"]
+    assert table["uri"].endswith("/day=1/t")
+    found = {each["check"]: each for each in table["findings"]}
+    assert found["partition_skew"]["text"].startswith("partition p=? has ")
+    assert found["partition_skew"]["evidence"]["partition"] == "p=?"
+    assert {file[:4] for file in found["missing_files"]["evidence"]["files"]} == {"p=?/"}
+    assert "p=a" not in json.dumps(hidden.structured_content)
+    assert "p=kim" in json.dumps(shown.structured_content)
 
 
 def test_an_error_is_one_line(folder):

@@ -22,7 +22,10 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).parent.parent
 NAME = "deltawitness"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIRED = ("py.typed", "activation/site/sitecustomize.py", "pytest_plugin.py", "cli/app.py")
+REQUIRED = (
+    *("py.typed", "activation/site/sitecustomize.py", "pytest_plugin.py", "cli/app.py"),
+    *("html_report/report.css", "html_report/report.js"),
+)
 REQUIRED_SOURCES = (
     *("CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"),
     *("src/deltawitness/py.typed", "tests/conftest.py", "docs/index.md"),

@@ -124,10 +124,9 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
-    from deltawitness.cache.fingerprint.diff import Miss, MissReason
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
-    from deltawitness.cache.verify.verifier import Verdict, VerifyResult
-    from deltawitness.cache.verify.verifier import VerifyResult as Verified
+    from deltawitness.cache.verify.results import Verdict, VerifyResult
+    from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
     from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
@@ -160,6 +159,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.expectations import ExpectationBlock, Within, expect, within
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
+    from deltawitness.html_report.question import HtmlReport, report_html
     from deltawitness.installation.info import info
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
@@ -202,6 +202,7 @@ if TYPE_CHECKING:
         ExpectationResult,
         ExpectationRule,
     )
+    from deltawitness.session.fingerprint.diff import Miss, MissReason
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
@@ -284,6 +285,7 @@ _MODULES = {
     "Health": "answers.health.values",
     "HealthCheck": "answers.health.values",
     "HealthFinding": "answers.health.values",
+    "HtmlReport": "html_report.question",
     "Impact": "answers.impact_report",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
@@ -302,8 +304,8 @@ _MODULES = {
     "LineageNode": "answers.lineage_graph",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
-    "Miss": "cache.fingerprint.diff",
-    "MissReason": "cache.fingerprint.diff",
+    "Miss": "session.fingerprint.diff",
+    "MissReason": "session.fingerprint.diff",
     "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",
@@ -377,8 +379,8 @@ _MODULES = {
     "UnreadableTable": "ledger.reconcile.findings",
     "UnrecordedWrite": "ledger.reconcile.findings",
     "UnusualVolume": "answers.trends.values",
-    "Verdict": "cache.verify.verifier",
-    "VerifyResult": "cache.verify.verifier",
+    "Verdict": "cache.verify.results",
+    "VerifyResult": "cache.verify.results",
     "Within": "expectations",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
@@ -427,6 +429,7 @@ _MODULES = {
     "receipts": "observe.receipts",
     "regressions": "answers.trends.regressions",
     "releases": "answers.releases.question",
+    "report_html": "html_report.question",
     "restore_release": "answers.releases.restore",
     "run_environment": "propagation",
     "runs": "answers.questions",
@@ -520,6 +523,7 @@ __all__ = [
     "Health",
     "HealthCheck",
     "HealthFinding",
+    "HtmlReport",
     "Impact",
     "InMemoryDiagnosticsSink",
     "InfoResult",
@@ -669,6 +673,7 @@ __all__ = [
     "receipts",
     "regressions",
     "releases",
+    "report_html",
     "restore_release",
     "run",
     "run_environment",

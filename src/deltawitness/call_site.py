@@ -25,6 +25,12 @@ _LIBRARIES = frozenset(
 """Top-level packages that call delta-rs for a program. Their frames of the stack are skipped."""
 
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - text, not a file
+_COMMANDS = _OWN + "cli" + os.sep
+"""Where a command of `deltawitness` begins. Its own writes, such as those of `undo`, have no line."""
+
+_END = ""
+"""In place of a name: the frames above are of no program."""
+
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep  # noqa: PTH100, PTH120 - as above
 _PROMPTS = frozenset({"<string>", "<stdin>"})
@@ -33,7 +39,7 @@ _CAPACITY = 4096
 """Maximum number of cached file names; beyond it, the cache is cleared."""
 
 _names: dict[str, str | None] = {}
-"""The exported name of each source file; None for a file of a library."""
+"""The exported name of each source file; None for a file of a library, `_END` for a command."""
 
 
 class CallSite(NamedTuple):
@@ -65,6 +71,8 @@ def call_site_of_program(depth: int = 1) -> CallSite | None:
             name = _names[code.co_filename]
         except KeyError:
             name = _remember(code.co_filename)
+        if name == _END:
+            return None
         if name is not None:
             module = frame.f_globals.get("__name__", "")
             return CallSite(name, frame.f_lineno, f"{module}.{code.co_qualname}")
@@ -80,7 +88,7 @@ def _remember(file: str) -> str | None:
 
 
 def _name_of(file: str) -> str | None:
-    """Return the name under which a source file is exported; None for a file of a library.
+    """Return the name under which a source file is exported; None for a library, `_END` for a command.
 
     >>> _name_of("/x/lib/python3.11/site-packages/jobs/load.py")
     'jobs/load.py'
@@ -90,7 +98,7 @@ def _name_of(file: str) -> str | None:
     if not file or file.startswith("<"):
         return _name_of_text(file)
     if file.startswith(_OWN):
-        return None
+        return _END if file.startswith(_COMMANDS) else None
     # A function that was pickled on Windows, for example by a client of Dask or Ray.
     is_from_windows = os.sep == "/" and ntpath.splitdrive(file)[0] != ""
     if is_from_windows:

@@ -13,6 +13,8 @@ _EXTRAS = {
     "mcp": ("the MCP SDK", "mcp"),
     "openlineage.client": ("the OpenLineage client", "openlineage"),
     "sqlglot": ("sqlglot", "datafusion"),
+    "typer": ("Typer", "cli"),
+    "rich": ("Rich", "cli"),
     "opentelemetry.sdk": ("the OpenTelemetry SDK", "otel"),
 }
 """The title of each optional package, and the extra that installs it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,11 @@ _HIDDEN = {"root", "storage_options", "settings", "show_rows", "apply"}
 
 _LITERALS = {"predicate", "parameters"}
 """Attributes of answers that can have SQL literals of the program."""
+
+_PARTITION = re.compile(r"([^\s/='\"]+)=[^/'\"]*")
+"""The name and the value of a partition column in the path of a data file."""
+
+_PARTITIONS_OF_FILE = re.compile(rf"(?:{_PARTITION.pattern}/)+(?=[^\s/'\"]+\.parquet)")
 
 _INSTRUCTIONS = """\
 Answers questions about the Delta tables of a lakehouse: which run wrote a version, from what, why a result is
@@ -109,6 +115,8 @@ def _tool_of(
             text = message_for_ledger(storage_reason(str(error)), LedgerMessages.SAFE)
             raise ToolError(text or type(error).__name__) from None
         value = _without(json_value(found), hidden)
+        if hidden:
+            value = _without_partition_values(value)
         return value if isinstance(value, dict) else {"rows": value}
 
     answer.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]  # read by inspect
@@ -130,6 +138,7 @@ def _parameters(question: Callable[..., Any]) -> Iterator[inspect.Parameter]:
         if each.kind is each.VAR_POSITIONAL:
             has_numbers = int in typing.get_args(annotation)
             annotation = list[str | int] if has_numbers else list[str]
+            default = each.empty if has_numbers else []  # no name of a table means all tables
         if each.name == "limit" and default is None:
             default = LIMIT
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -157,3 +166,24 @@ def _without(value: Any, names: frozenset[str] | set[str]) -> Any:
     if isinstance(value, Mapping):
         return {name: _without(each, names) for name, each in value.items() if name not in names}
     return [_without(each, names) for each in value] if isinstance(value, list) else value
+
+
+def _without_partition_values(value: Any) -> Any:
+    """Return a value of JSON without values of partition columns: those are values of rows."""
+    if isinstance(value, str):
+        return _PARTITIONS_OF_FILE.sub(lambda path: _masked(path[0]), value)
+    if isinstance(value, list):
+        return [_without_partition_values(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    shown = {name: _without_partition_values(each) for name, each in value.items()}
+    evidence = shown.get("evidence")
+    if isinstance(evidence, dict) and isinstance(name := evidence.get("partition"), str):
+        shown["text"] = str(shown["text"]).replace(name, _masked(name))
+        evidence["partition"] = _masked(name)
+    return shown
+
+
+def _masked(partition: str) -> str:
+    """Return the path of a partition with a question mark for each value."""
+    return _PARTITION.sub(r"\1=?", partition)

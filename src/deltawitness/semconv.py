@@ -520,6 +520,9 @@ tables does not find clones."""
 PLANNED_ROOT_DIRECTORY: Final = "root"
 """Folder in the folder of a plan that is the cache root of the planned program."""
 
+WRITE_PLAN_DIRECTORY: Final = "cache_plans"
+"""Folder under the cache root for the plans of writes, with a file for each write."""
+
 LOCK_DIRECTORY: Final = "cache_locks"
 """Folder under a local cache root for the locks of entries that are being computed."""
 
@@ -698,6 +701,8 @@ class Env(StrEnum):
     """Number of events after which a process drains before the interval has passed."""
     KEEP_PLANS = "DELTAWITNESS_KEEP_PLANS"
     """Store the plan of each cache entry with it, for `verify`; plans have literals (`true`, `false`)."""
+    KEEP_WRITE_PLANS = "DELTAWITNESS_KEEP_WRITE_PLANS"
+    """Store the plan of each write of a session under the cache root, for `verify RUN` (`true`, `false`)."""
     CACHE_COPIES = "DELTAWITNESS_CACHE_COPIES"
     """Local folder for copies of [cache entries on an object store](cache.md#object-storage)."""
     CACHE_COPIES_BYTES = "DELTAWITNESS_CACHE_COPIES_BYTES"

@@ -293,6 +293,8 @@ class Settings:
         drain_interval: seconds between two drains (`DELTAWITNESS_DRAIN_INTERVAL`).
         drain_events: number of events that start a drain early (`DELTAWITNESS_DRAIN_EVENTS`).
         keep_plans: store the plans of cache entries (`DELTAWITNESS_KEEP_PLANS`).
+        keep_write_plans: store the plans of a session's writes, which need a cache root
+            (`DELTAWITNESS_KEEP_WRITE_PLANS`).
         cache_copies: local folder for copies of remote entries; None: none (`DELTAWITNESS_CACHE_COPIES`).
         cache_copies_bytes: maximum bytes of the copies (`DELTAWITNESS_CACHE_COPIES_BYTES`).
         repr_runs_dml: run a DML frame on `repr()` (`DELTAWITNESS_REPR_RUNS_DML`).
@@ -356,6 +358,7 @@ class Settings:
     drain_interval: float = _setting(Env.DRAIN_INTERVAL, _seconds, 5.0)
     drain_events: int = _setting(Env.DRAIN_EVENTS, _count, 1000)
     keep_plans: bool = _setting(Env.KEEP_PLANS, _flag, True)  # noqa: FBT003 - the default
+    keep_write_plans: bool = _setting(Env.KEEP_WRITE_PLANS, _flag, False)  # noqa: FBT003 - the default
     cache_copies: str | None = _setting(Env.CACHE_COPIES, _local_folder, None)
     cache_copies_bytes: int = _setting(Env.CACHE_COPIES_BYTES, _bytes, 1 << 30)
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default

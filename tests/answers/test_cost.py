@@ -66,6 +66,7 @@ def test_a_vacuum_releases_what_old_versions_hold(lake):
     assert {each.held_files for each in cost("t", root=root).jobs} == {0}
 
 
+@pytest.mark.slow
 def test_jobs_and_times_are_filters(lake):
     """Other jobs and earlier commits are left out; without a listing, what is held is not known."""
     root, uri = lake

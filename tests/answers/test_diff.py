@@ -99,6 +99,7 @@ def test_operations_have_their_runs(table):
     assert (append.operation, append.mode, append.rows_added) == ("WRITE", "append", 1)
 
 
+@pytest.mark.slow
 def test_schema_partition_columns_and_properties(table):
     """Columns that were added, removed or have another type differ, and so do the properties."""
     changed = pa.table({"id": pa.array([1, 2], pa.int32()), "name": ["z", "b"], "new": [[1], None]})

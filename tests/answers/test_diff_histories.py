@@ -179,6 +179,7 @@ def assert_by_key(place, versions, rows, root):
     assert (found.added, found.removed) == (len(right.keys() - common), len(left.keys() - common))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(max(SEEDS) * 2))
 def test_unique_keys_of_all_types(tmp_path, seed):

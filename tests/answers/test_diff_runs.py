@@ -95,6 +95,7 @@ def test_other_literals_and_other_plans(here):
     assert (shape.cause, shape.what) == (DiffCause.PLAN, "target: plan shape")
 
 
+@pytest.mark.slow
 def test_failures_are_results(here):
     """A failed operation is a difference of the results."""
     found = diff("r5", "r6")

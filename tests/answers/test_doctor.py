@@ -366,6 +366,7 @@ def test_commits_without_observation_are_found(lake):
     assert lake.mend(finding)[:2] == ["deltawitness", "reconcile"]
 
 
+@pytest.mark.slow
 def test_gaps_of_the_ledger_are_found(lake, tmp_path):
     """Observed commits without a row are a gap once their writer has had time; so are rows without a commit."""
     with lake.observed():

@@ -71,6 +71,7 @@ def test_every_version_of_every_table_is_shown(history):
         assert content(history, table) == truth.rows
 
 
+@pytest.mark.slow
 def test_the_errors_are_all_failures(history):
     """Each failure is listed once, newest first, with its run and whether it landed."""
     found = errors(root=history.root)

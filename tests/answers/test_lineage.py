@@ -104,6 +104,7 @@ def test_every_name_of_a_table_is_accepted(here):
     assert (graphs[0]["kind"], graphs[0]["direction"]) == ("lineage", "up")
 
 
+@pytest.mark.slow
 def test_a_diamond_has_each_version_once(here):
     """A version that is reached twice is one node with two edges, and a marked line of the tree."""
     graph = lineage("both@0")

@@ -251,6 +251,13 @@ def test_a_vacuum_of_files_that_a_release_needs_is_found(lake):
     reasons = [each.reason for each in lake.restore("nov").tables]
     assert reasons[0].startswith("it cannot be read: ")
     assert reasons[1] == "the table was deleted and created again"
+    lake_diff = diff_releases("nov", root=lake.root)
+    assert [(each.name, each.diff) for each in lake_diff.tables] == [
+        ("items", None),
+        ("orders", None),
+    ]
+    assert lake_diff.tables[0].problem == "items@0: the table was deleted and created again"
+    assert lake_diff.is_different
 
 
 def test_a_release_is_restored(lake):

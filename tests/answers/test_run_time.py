@@ -41,6 +41,7 @@ def write_and_change(uri):
     DeltaTable(uri).delete("x = 4")
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_split_by_table_and_operation(root, tmp_path):
     """Calls are split into execution and commit, those of a DELETE also into scan and rewrite."""
     with run("job") as opened:
@@ -70,6 +71,7 @@ def test_the_time_of_a_run_is_split_by_table_and_operation(root, tmp_path):
     assert found.overhead_ms == pytest.approx(sum(row.overhead_ms for row in writes(root=root)))
 
 
+@pytest.mark.slow
 def test_operations_of_child_runs_count_and_a_deleted_log_is_a_note(root, tmp_path):
     """The operations of an inner run belong to the time of the outer one; without the log, scans are not known."""
     with run("outer") as outer, run("inner"):
@@ -90,6 +92,7 @@ def test_a_run_that_has_not_ended_has_a_note(root, tmp_path):
     assert found.wall_ms == pytest.approx(found.operations_ms, abs=1.0)
 
 
+@pytest.mark.slow
 def test_a_cache_hit_saves_the_time_of_the_last_write_of_its_entry(root, tmp_path):
     """A hit counts with the duration of the write of its entry, less that of the read."""
     uri = str(tmp_path / "t")

@@ -108,6 +108,7 @@ def test_a_version_is_shown_by_every_name_of_its_table(here):
     assert json_of("show", "orders@1") == shown[0]
 
 
+@pytest.mark.slow
 def test_the_text_has_what_is_known(here):
     """Run, job, author, message, call site, predicate and counts are lines; unknown values have none."""
     text = invoke("show", "orders@1").stdout
@@ -160,6 +161,7 @@ def test_a_table_is_shown_without_a_ledger(tmp_path, monkeypatch):
     assert isinstance(show("t", root="nowhere"), ShownCommit)
 
 
+@pytest.mark.slow
 def test_a_commit_that_the_log_has_lost_is_shown_from_the_ledger(copied):
     """The table may be deleted; the answer says that the log does not have the commit."""
     shutil.rmtree("t")
@@ -178,6 +180,7 @@ def test_a_table_that_was_recreated_is_not_mistaken_for_the_old_one(copied):
     assert shown["run_id"] is None
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_read_is_a_note(copied):
     """The ledger answers alone."""
     shutil.rmtree("t/_delta_log")
@@ -188,6 +191,7 @@ def test_a_log_that_cannot_be_read_is_a_note(copied):
     assert shown["notes"][0].startswith("the table's log cannot be read: ")
 
 
+@pytest.mark.slow
 def test_a_reconciled_commit_is_in_the_ledger(copied):
     """Reconcile adds the row of a commit without our metadata; `show` finds it."""
     write_deltalake("t", DATA, mode="append")
@@ -327,6 +331,7 @@ def test_an_invalid_template_is_refused(template):
 # --- runs, errors, and the values of all answers -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_its_operations_and_outputs(here):
     """The text has the outputs and the operations; the value has the rows."""
     shown = show("nightly-1", root=".deltawitness")
@@ -341,6 +346,7 @@ def test_a_run_is_shown_with_its_operations_and_outputs(here):
     assert "A table already exists at:" in text
 
 
+@pytest.mark.slow
 def test_a_run_of_several_processes_lists_them(here, capsys):
     """A run of one process does not."""
     found = json_of("show", "nightly-1")
@@ -378,6 +384,7 @@ def test_the_values_have_the_columns_of_the_ledger():
     assert sorted(each.name for each in fields(RunRow)) == sorted([*columns, "processes"])
 
 
+@pytest.mark.slow
 def test_the_functions_return_what_the_commands_print(here):
     """Rows of `writes`, `errors` and `runs` are those of the commands, as values."""
     root = ".deltawitness"
@@ -396,6 +403,7 @@ def test_the_functions_return_what_the_commands_print(here):
         writes(root=root, result="fine")
 
 
+@pytest.mark.slow
 def test_writes_are_filtered_by_version_operation_and_author(here):
     """The options combine; a version of a VACUUM is found by each of its commits."""
     rows = json_of("writes", "--table", "orders", "--version", "2")

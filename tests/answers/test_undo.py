@@ -167,6 +167,7 @@ def test_later_commits_of_others_are_not_discarded(lake):
     assert [each.version for each in done.tables[0].later] == [2]
 
 
+@pytest.mark.slow
 def test_commits_between_those_of_the_run_are_later_ones(lake):
     """The first commit of the run counts, not the last one."""
     with run("load") as load:
@@ -177,6 +178,7 @@ def test_commits_between_those_of_the_run_are_later_ones(lake):
     assert lake.states(lake.undo(load)) == {"a": "refused"}
 
 
+@pytest.mark.slow
 def test_commits_of_the_run_without_a_row_are_found(lake):
     """The log says which commits since the start of the run are its own, also before its first row."""
     with run("load") as load:
@@ -229,6 +231,7 @@ def test_a_created_table_is_not_dropped(lake):
     assert lake.numbers("new") == [2]
 
 
+@pytest.mark.slow
 def test_vacuumed_files_cannot_be_restored(lake):
     """If files of the version before the run were deleted, the table is refused and nothing is written."""
     with run("load") as load:
@@ -298,6 +301,7 @@ def test_a_recreated_table_is_refused(lake, versions):
     assert table.reason == expected[versions]
 
 
+@pytest.mark.slow
 def test_a_log_without_the_commits_is_refused(lake):
     """If commits since the run were removed from the log, later changes of others cannot be excluded."""
     with run("load") as load:
@@ -331,6 +335,7 @@ def test_a_commit_after_the_plan_is_never_discarded(lake, monkeypatch, discard_l
     assert lake.numbers("a") == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_restore_is_repeated_after_maintenance_of_others(lake, monkeypatch):
     """A commit without changes between the plan and the restore only delays the restore."""
     with run("load") as load:
@@ -479,6 +484,7 @@ def test_an_unknown_run_is_an_error(lake):
     assert not (lake.folder / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_a_restore_is_no_write_of_a_block_of_the_caller(lake):
     """In an open `once` block the restore is committed, without the transaction of the block."""
     with run("load") as load:

@@ -49,6 +49,7 @@ def run_statements(uri):
     return [ctx.sql(text).collect()[0]["count"][0].as_py() for text in STATEMENTS]
 
 
+@pytest.mark.slow
 def test_sql_commits_once(uri):
     """Each statement commits once, and returns the count of the first time."""
     with once(KEY):

@@ -128,6 +128,7 @@ def test_an_equal_payload_is_written_once(cache, tmp_path):
     assert cache.load_artifact("made") == pa.table({"a": [1, 2, 4]})
 
 
+@pytest.mark.slow
 def test_the_type_is_part_of_the_payload(cache):
     """`1`, `True`, `"1"` and `b"1"` are four different payloads."""
     for payload in (1, True, "1", b"1"):

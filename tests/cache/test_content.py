@@ -13,8 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltawitness.cache.fingerprint import table_digest
-from deltawitness.cache.fingerprint.table_digest import digest_table
+from deltawitness.session.fingerprint import table_digest
+from deltawitness.session.fingerprint.table_digest import digest_table
 
 few = settings(max_examples=settings().max_examples // 3)
 """Each example hashes a dozen tables."""
@@ -265,6 +265,7 @@ def test_a_type_that_cannot_be_hashed_is_an_error(monkeypatch):
         digest_of(pa.table({"x": union}))
 
 
+@pytest.mark.slow
 def test_the_files_of_a_table_do_not_count(tmp_path):
     """One write, many writes, partitions and compaction lead to the same digest."""
     rows = pa.table(

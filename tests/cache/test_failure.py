@@ -105,6 +105,7 @@ def files_under(folder):
     return Counter(path.name for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_entry_is_quarantined_and_recomputed(damage, open_cache, tmp_path):
@@ -232,6 +233,7 @@ def test_an_entry_of_another_engine_release_is_a_miss(engine, open_cache, tmp_pa
     assert str(reason) == f"release changed: {before} -> {now}"
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_cache_that_cannot_be_written_returns_the_computed_result(open_cache, tmp_path):
     """A failed write is reported; the name is registered for the result, so that views over it are right."""

@@ -85,6 +85,7 @@ def test_zorder_by_sorts_the_files(cache, tmp_path):
     assert table(tmp_path).version() == 1
 
 
+@pytest.mark.slow
 def test_files_have_the_target_size(cache, tmp_path):
     """`target_file_size` decides how many files a large result gets."""
     query = QUERY.replace("1000)", "300000)")

@@ -109,6 +109,7 @@ def test_an_expired_entry_loses_its_rows(tmp_path, cache):
     assert cache.explain("view").result == "hit"
 
 
+@pytest.mark.slow
 def test_every_kind_of_entry_is_pruned(tmp_path, cache):
     """`older_than` prunes views, datasets, artifacts and snapshots, whatever their retention."""
     cache.view("view", QUERY)

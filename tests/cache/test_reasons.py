@@ -212,7 +212,7 @@ def test_each_changed_argument_is_a_reason(first, then, reasons, place):
     place.view(**first)
     kept = place.cache._entry("view", "seen").fingerprint
     place.view(**then)
-    from deltawitness.cache.fingerprint.diff import differences
+    from deltawitness.session.fingerprint.diff import differences
 
     now = place.cache._entry("view", "seen").fingerprint
     assert [(reason.kind.value, str(reason)) for reason in differences(kept, now)] == reasons

@@ -218,6 +218,7 @@ def test_verifying_is_a_span_with_its_verdict(cache, memory, source):
     assert last(memory, "cache.verify")["cache.verdict"] == "cannot_tell"
 
 
+@pytest.mark.slow
 def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, source):
     """Verifying and loading have rows in the ledger; hits and misses of a run count its reads only."""
     from deltawitness import Ledger, run

@@ -188,6 +188,7 @@ def test_the_tables_of_a_view_in_a_subquery_count(query, ctx, cache):
         assert seen(cache, query)[0] == {"k": [value]}
 
 
+@pytest.mark.slow
 def test_a_view_of_another_default_schema_is_not_cached(ctx, cache, tmp_path):
     """A view created under another default schema is not cached: equal names in its plan are other tables."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
@@ -225,6 +226,7 @@ def test_a_frame_keeps_the_tables_it_was_created_over(ctx, cache):
     assert seen(cache, "SELECT * FROM m WHERE k > 1") == ({"k": [3]}, "hit")
 
 
+@pytest.mark.slow
 def test_swapped_names_are_detected(ctx, cache, tmp_path):
     """Swapping the names of two Delta tables, in-memory tables or files is detected."""
     for name, value in (("one", 1), ("two", 2)):
@@ -276,6 +278,7 @@ def test_a_table_restored_from_a_copy_is_another_input(tmp_path):
         shutil.copytree(tmp_path / "copy", table)
 
 
+@pytest.mark.slow
 def test_details_that_plans_do_not_print_count(ctx, cache):
     """VALUES after the fifth row, bounds of a series and quotes in literals are part of the fingerprint."""
     for last in (6, 7):

@@ -19,7 +19,7 @@ from datafusion import udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings
-from deltawitness.cache.verify.verifier import Verdict
+from deltawitness.cache.verify.results import Verdict
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.semconv import PLAN_DIRECTORY, CacheScope

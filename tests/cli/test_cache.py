@@ -265,9 +265,9 @@ def test_a_run_is_verified_with_its_child_runs(place, run_id):
         (write["name"], write["version"], write["verdict"], write["reason"])
         for write in found["writes"]
     ] == [
-        ("facts", 0, "cannot_tell", "no plan was stored"),
+        ("facts", 0, "cannot_tell", "the write has no plan"),
         ("sums", 0, "reproducible", None),
-        ("facts", 1, "cannot_tell", "no plan was stored"),
+        ("facts", 1, "cannot_tell", "the write has no plan"),
         ("sums", 1, "reproducible", None),
         ("chosen", 0, "cannot_tell", "inputs available only in the original session: wanted"),
         ("model", 0, "cannot_tell", "an artifact has no plan to run again"),

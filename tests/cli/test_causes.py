@@ -127,6 +127,16 @@ def test_blame_prints_commits_and_values_only_on_request(root):
     assert found["rows"][0]["writes"][0]["commit"]["message"] == "day 2"
 
 
+@pytest.mark.slow
+def test_blame_prints_a_line_for_each_commit_if_it_prints_no_values(root):
+    done = invoke("blame", "report", "--where", "id > 0", "--root", root)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert (lines[0][0], lines[0][1]) == ("report@3:", "3")
+    assert [line[:6] for line in lines[2:]] == [["1", "to", "3", "3", "WRITE", "overwrite"]]
+    shown = invoke("blame", "report", "--where", "id > 0", "--root", root, "--show-rows").stdout
+    assert len(shown.splitlines()) == 5
+
+
 def test_exit_codes_of_blame(root):
     done = invoke("blame", "raw", "--where", "id = 99", "--root", root)
     assert (done.exit_code, done.stdout) == (3, "raw@5 has no row WHERE id = 99\n")

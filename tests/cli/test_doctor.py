@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_exit_code_of_doctor_is_that_of_the_worst_finding(folder):
     """0 for information, 3 for a warning, 4 for an error; the command that mends it is below each finding."""
     found = invoke("doctor", "orders", "--sizes")
@@ -56,6 +57,7 @@ def test_the_exit_code_of_doctor_is_that_of_the_worst_finding(folder):
     assert {each["check"] for each in table["findings"]} >= {"missing_files", "unannotated"}
 
 
+@pytest.mark.slow
 def test_doctor_names_what_it_does_not_know(folder):
     """Unknown tables and a missing ledger exit 1, a bad argument 2."""
     assert "no table has the name" in error_of("doctor", "nothing")
@@ -65,6 +67,7 @@ def test_doctor_names_what_it_does_not_know(folder):
     assert invoke("doctor", str(Path("lake", "orders")), "--root", "elsewhere").exit_code == 0
 
 
+@pytest.mark.slow
 def test_time_prints_the_parts_of_a_run(folder):
     """The table has a line for each operation; JSON has the same numbers; an unknown run exits 1."""
     (found,) = json_of("runs")
@@ -85,6 +88,7 @@ def test_time_prints_the_parts_of_a_run(folder):
     assert "no run begins with ffff" in error_of("time", "ffff")
 
 
+@pytest.mark.slow
 def test_cost_prints_a_line_for_each_job_and_table(folder):
     """The table has the amplification and the sums; filters apply; unknown tables exit 1."""
     printed = invoke("cost")

@@ -43,6 +43,7 @@ def test_runs_are_filtered(here):
     assert json_of("runs", "--since", "2999-01-01") == []
 
 
+@pytest.mark.slow
 def test_times_are_in_iso_8601(here):
     """Times have a UTC offset."""
     for row in json_of("runs"):

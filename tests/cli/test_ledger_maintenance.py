@@ -81,6 +81,7 @@ def test_a_reconcile_shows_its_plan_and_changes_nothing(lake):
     assert "--apply" in text
 
 
+@pytest.mark.slow
 def test_an_applied_reconcile_adds_all_missing_rows(lake):
     """A second reconcile finds nothing; git ignores the new folder."""
     done = invoke("reconcile", "lake/*", "--apply")
@@ -183,6 +184,7 @@ def test_the_ledger_is_compacted(copied):
     assert len(json_of("writes")) == 13
 
 
+@pytest.mark.slow
 def test_a_good_ledger_is_verified(here):
     """A consistent ledger exits 0 with a line of text."""
     done = invoke("ledger", "verify")

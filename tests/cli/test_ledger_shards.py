@@ -39,6 +39,7 @@ def spool(root):
     return leave
 
 
+@pytest.mark.slow
 def test_fold_moves_rows_to_the_main_tables(root, spool):
     """It shows the rows by shard and table; a second one has nothing to do."""
     spool("w-1", "team-a")
@@ -56,6 +57,7 @@ def test_fold_moves_rows_to_the_main_tables(root, spool):
     assert json_of("ledger", "fold", "--root", root.uri) == []
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_shard_that_cannot_be_folded_sets_the_exit_code(root, spool):
     """The other shards are folded."""
@@ -72,6 +74,7 @@ def test_a_shard_that_cannot_be_folded_sets_the_exit_code(root, spool):
     assert write_ids(root, INVENTORY) == ["w-2"]
 
 
+@pytest.mark.slow
 def test_expire_counts_without_apply(root, spool):
     """With `--apply` it deletes the rows."""
     spool("w-1", days=500)

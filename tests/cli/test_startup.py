@@ -96,6 +96,7 @@ def test_a_listing_imports_neither_pandas_nor_the_drain(place):
     assert all(outputs[1::2])
 
 
+@pytest.mark.slow
 def test_instrument_imports_no_engine_beyond_delta_rs():
     """`instrument()` loads neither pyarrow nor DataFusion nor what a ledger or a pool of workers needs.
 
@@ -121,6 +122,7 @@ def test_instrument_imports_no_engine_beyond_delta_rs():
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.slow
 def test_listings_have_the_rows_of_the_frames(place):
     """The queries of the listings return what the DataFusion frames of `Ledger` return."""
     ledger = Ledger(place / ".deltawitness")

@@ -108,3 +108,21 @@ def test_mistakes_are_one_line(folder, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     assert error_of("undo", "nothing").startswith("there is no ledger at ")
     assert error_of("undo", "nothing", "--apply").startswith("there is no ledger at ")
+
+
+@pytest.mark.slow
+def test_an_undo_has_no_inputs_and_no_line_of_a_program(folder):
+    """The restores were made by the command, from the tables' own versions; the plan names the parent run."""
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=".deltawitness"))
+    with run("night") as night, run("load"):
+        append("flights", 3)
+        append("orders", 3)
+    Ledger(".deltawitness").drain()
+    DeltaLakeInstrumentor().uninstrument()
+    note = f"note: it is a child of run {night.run_id}, which may have written other tables, too"
+    assert note in invoke("undo", run_id("load")).stdout
+    assert invoke("undo", run_id("load"), "--apply").exit_code == 0
+    for table in ("flights", "orders"):
+        restored = json_of("show", table)
+        assert (restored["operation"], restored["job"]) == ("RESTORE", "undo")
+        assert (restored["inputs"], restored["call_site"]) == ([], None)

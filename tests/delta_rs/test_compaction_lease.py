@@ -107,6 +107,7 @@ def test_processes_that_compact_at_once_double_no_row(table, methods):
     assert list(find_duplicate_rewrites(open_log(table))) == []
 
 
+@pytest.mark.slow
 @needs_doubling
 def test_a_stale_handle_doubles_no_row(table):
     """A compaction through a handle that is older than another compaction starts from the newest version."""

@@ -254,6 +254,7 @@ def test_a_write_without_a_commit_is_delivered_with_the_reason(
     assert event.outcome.reason is reason
 
 
+@pytest.mark.slow
 def test_versions_are_exact_while_others_write(table, captured_writes):
     """While eight threads append, the version of each event is that of the commit with its write id."""
     patient = CommitProperties(max_commit_retries=1000)
@@ -445,6 +446,7 @@ def test_a_relative_path_is_one_table_wherever_the_program_goes(
     assert first.table_id == second.table_id
 
 
+@pytest.mark.slow
 def test_a_suppressed_merge_at_the_address_of_a_dropped_one_stays_suppressed(
     table, captured_writes
 ):

@@ -218,6 +218,7 @@ FAILED = {
 BARE = {"mode error", "mode error by handle", "mode error of create", "unknown mode", "unknown mode of create", "unknown argument", "no commit properties", "source that raises", "source that raises, by handle", "no source", "empty source", "source of no type of Delta"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "how"), ways(FAILED, BARE))
 def test_a_write_that_fails_before_the_engine_is_delivered(uri, case, how):
     """It is one event, failed and not landed, with the exception that the program gets."""

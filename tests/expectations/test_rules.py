@@ -147,6 +147,8 @@ def test_a_key_is_unique_in_all_rows_of_the_write():
         (pa.array(["a", "b"]).dictionary_encode(), ["a"], 1),
         (pa.array([dt.date(2026, 1, 2)]), (dt.date(2026, 1, 3), None), 1),
         (pa.array([True, False]), {True}, 1),
+        (pa.array([1, 2, 3], pa.int8()), {1, 2, 300}, 1),  # no int8 is 300
+        (pa.array([1, 2]), {1, 1.5}, 1),
     ],
 )
 def test_values_are_in_a_range_or_in_a_set(column, allowed, outside):

@@ -214,6 +214,30 @@ def test_rows_are_written_to_the_quarantine(table, captured_writes, tmp_path):
     assert not DeltaTable.is_deltatable(str(tmp_path / "new"))
 
 
+def test_the_quarantine_of_a_path_with_a_question_mark_is_beside_the_table(
+    tmp_path, captured_writes
+):
+    """Only a URI has arguments after a question mark."""
+    (tmp_path / "a?b").mkdir()
+    with expect(nulls={"id": 0}, on_failure="quarantine") as block:
+        write_deltalake(tmp_path / "a?b" / "t", rows(2, 1))
+    assert block.reports[0].quarantine == str(tmp_path / "a?b" / "t_quarantine")
+    assert count(tmp_path / "a?b" / "t_quarantine") == 2
+
+
+def test_a_registered_expectation_has_the_last_reports(captured_writes, tmp_path, monkeypatch):
+    """The memory of a process that writes for years is bounded."""
+    monkeypatch.setattr("deltawitness.expectations.block.MAX_REPORTS", 2)
+    registered = expect(rows_added=(1, None))
+    block = registered.register()
+    try:
+        for size in (1, 2, 3):
+            write_deltalake(tmp_path / "t", rows(size), mode="append")
+    finally:
+        registered.unregister()
+    assert [report.checks[0].observed for report in block.reports] == [2, 3]
+
+
 def test_a_quarantine_that_cannot_be_written_is_an_error(table, tmp_path, captured_writes):
     """Neither table has the rows then, and the event has failed."""
     quarantine = tmp_path / "q"
@@ -339,6 +363,7 @@ def test_the_result_is_in_telemetry_without_columns(tmp_path, delta_telemetry):
     ]
 
 
+@pytest.mark.slow
 def test_the_result_is_in_the_ledger(tmp_path):
     """Reconcile makes the same row from the commit."""
     table = f"{tmp_path}/t"

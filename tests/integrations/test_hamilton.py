@@ -99,6 +99,7 @@ def parent_of(span, spans):
     return found[0].name
 
 
+@pytest.mark.slow
 def test_an_execution_is_a_run_a_node_is_a_span_and_its_writes_are_below_it(telemetry, tmp_path):
     """The spans are one trace, and the run's row in the ledger counts the writes."""
     built, adapter = driver_of(raw, clean)

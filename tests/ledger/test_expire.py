@@ -9,12 +9,14 @@ import pytest
 from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
+from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.drain import expire as module
 from deltawitness.ledger.drain.drain import Drain
 from deltawitness.ledger.drain.expire import APPEND_ONLY
 from deltawitness.ledger.drain.maintenance import lease
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
+from deltawitness.ledger.tables.write_plans import read_plan_of_write, store_plan_of_write
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.semconv import EXPIRED_PROPERTY
 from helpers.ledger_parts import now_us, operation_row, rows_of, run_started, spool_in, write_ids
@@ -64,6 +66,28 @@ def test_a_dry_run_counts_and_deletes_nothing(root, ledger, aged):
     assert counts(found) == {INVENTORY.name: (3, 2, 0), RUNS.name: (2, 1, 0)}
     assert not any(done.is_done for done in found)
     assert root.open_table(INVENTORY).version() == version
+
+
+def test_stored_plans_of_old_writes_are_deleted(root, ledger, aged):
+    """The id of a write has its day; files with other names stay."""
+    aged("new", 3, 3)
+    old, new = "01900000-0000-7000-8000-000000000000", new_id()
+    for write_id in (old, new, "other"):
+        store_plan_of_write(root, write_id, b"{}")
+    before = ledger.expire(timedelta(days=400))[-1]
+    assert (before.table, before.rows, before.expired, before.is_done) == (
+        "cache_plans",
+        3,
+        1,
+        False,
+    )
+    done = ledger.expire(timedelta(days=400), apply=True)[-1]
+    assert (done.expired, done.is_done) == (1, True)
+    assert read_plan_of_write(root, old) is None
+    assert read_plan_of_write(root, new) == read_plan_of_write(root, "other") == b"{}"
+    assert read_plan_of_write(root, "../../etc") is None
+    with pytest.raises(ValueError, match="cannot be the name of a file"):
+        store_plan_of_write(root, "../x", b"")
 
 
 @pytest.mark.slow
@@ -134,6 +158,7 @@ def test_a_table_that_is_compacted_is_left(root, ledger, aged):
     assert write_ids(root, INVENTORY) == ["old-0"]
 
 
+@pytest.mark.slow
 def test_an_expiry_that_dies_is_completed_by_the_next(root, ledger, aged, monkeypatch):
     """The table is append-only again after the next one."""
     aged("old", 500, 500)

@@ -58,6 +58,7 @@ def test_a_lease_is_acquired_and_released(root):
     assert mark(root) == 4
 
 
+@pytest.mark.slow
 def test_a_fresh_lease_is_not_broken(root):
     """A lease that is held and has not expired cannot be taken."""
     with lease(root, INVENTORY):

@@ -50,6 +50,8 @@ from helpers.reconcile_parts import (
 )
 
 NOT_IN_COMMITS = {
+    "column_lineage",
+    "overhead_ms",
     "code_file",
     "code_line",
     "code_function",

@@ -38,6 +38,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["deltawitness.ledger.ledger", "deltawitness.ledger.drain"])
 
 
+@pytest.mark.slow
 def test_two_plans_of_the_same_time_append_once(tmp_path, ledger, table):
     """Of two plans with the same findings, the second one appends nothing."""
     observed_elsewhere(tmp_path, table, 2)

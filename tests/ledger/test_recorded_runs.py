@@ -221,6 +221,7 @@ def test_a_write_after_the_end_of_its_run_does_not_change_the_status(observed, t
     assert recorded == [{"status": "error", "writes": 2, "processes": 1}]
 
 
+@pytest.mark.slow
 def test_a_worker_of_many_runs_keeps_few_of_them_open(tmp_path):
     """At most `MAX_OPEN_PARTS` runs of other processes stay open in a process."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
@@ -235,6 +236,7 @@ def test_a_worker_of_many_runs_keeps_few_of_them_open(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_threads_count_together(tmp_path):
     """Concurrent threads lose no counts of a run."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
@@ -260,6 +262,7 @@ def test_threads_count_together(tmp_path):
     assert recorder._runs._runs["r-1"].tally.columns()["rows_added"] == 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_nothing_is_lost_if_no_thread_can_be_started(observed, table, monkeypatch):
     """If no drain thread can be started, the program continues and the next write tries again."""

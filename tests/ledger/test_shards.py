@@ -140,6 +140,7 @@ def test_readers_see_main_and_shards_as_one(left, ledger):
     assert ledger.verify().rows == {INVENTORY.name: 4, RUNS.name: 4}
 
 
+@pytest.mark.slow
 def test_a_ledger_of_shards_alone_is_a_ledger(left, ledger):
     """It can be read before the first fold."""
     left("a", "w-1")

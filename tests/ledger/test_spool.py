@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ class Life:
 STEPS = ["note", "settle", "row", "rotate", "drain", "killed", "killed_in_a_line", "close"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(STEPS), max_size=40), st.sampled_from([1, 150, 1 << 20]))
 def test_every_whole_line_is_found_exactly_once(steps, segment_bytes):
     """Any sequence of records, rotations, drains and deaths keeps each complete record once."""
@@ -385,6 +387,7 @@ def test_a_closed_spool_with_records_remains_for_adoption(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_forked_child_begins_its_own(tmp_path):
     """A forked child writes to its own folder and does not touch the parent's segments."""
     spool = spool_in(tmp_path)

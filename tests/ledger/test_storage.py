@@ -130,6 +130,7 @@ def test_the_whole_cache_root_is_removed(observed, cache, table, ledger):
     assert unrecorded_commits(ledger.root, table) == set()
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
     """Deleted tables are recreated by the next drain, and completed by the next reconcile."""
     observed()

@@ -38,6 +38,7 @@ def test_an_empty_ledger_has_no_findings(ledger):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_a_consistent_ledger_has_no_findings(ledger):
     """Rows are counted by table; a waiting operation counts once, with or without its final row."""
     append_records(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
@@ -76,6 +77,7 @@ def test_a_duplicate_run_is_a_finding(ledger):
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
     """The implicit run has a row per instrumentation of the process, which is no finding."""
     for number in range(2):
@@ -90,6 +92,7 @@ def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_rows_that_two_compactions_have_doubled(ledger):
     """Concurrent compactions of the ledger's own tables are a finding."""
     for number in range(3):

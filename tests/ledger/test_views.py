@@ -63,6 +63,7 @@ def query(request, folder):
     return ENGINES[request.param](folder)
 
 
+@pytest.mark.slow
 def test_the_writes_have_the_columns_of_their_runs(query):
     """A write is joined with its run."""
     sql = (
@@ -127,6 +128,7 @@ def as_text(row):
     return str(sorted(values.items()))
 
 
+@pytest.mark.slow
 def test_both_engines_return_the_same_rows(folder):
     """Each table and view has the same columns and rows in both."""
     datafusion, duck = in_datafusion(folder), in_duckdb(folder)
@@ -136,6 +138,7 @@ def test_both_engines_return_the_same_rows(folder):
         assert ordered[0] == ordered[1], name
 
 
+@pytest.mark.slow
 def test_an_empty_ledger_has_all_views(tmp_path):
     """Without any record each view is empty."""
     for engine in (in_datafusion, in_duckdb):
@@ -143,6 +146,7 @@ def test_an_empty_ledger_has_all_views(tmp_path):
         assert [query(f"SELECT * FROM cache_ledger.{name}") for name in VIEWS] == [[]] * len(VIEWS)
 
 
+@pytest.mark.slow
 def test_rows_of_shards_are_read_once(tmp_path):
     """A fold that died has rows in the main table and in the shard: DuckDB shows each once."""
     settings = Settings(cache_root=str(tmp_path / "cache"), ledger_mode="shard", ledger_shard="a")

@@ -411,6 +411,7 @@ def test_a_run_holds_a_bounded_number_of_commits():
     assert versions(service.commits) == list(range(5, CAPACITY + 5))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_no_commits_of_its_parent(tmp_path):
     """The commits of a run are those of this process."""

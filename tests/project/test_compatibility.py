@@ -58,6 +58,7 @@ def test_the_pins_are_versions_that_the_project_allows():
         assert f"{major}.0.0" in allowed("datafusion"), major
 
 
+@pytest.mark.slow
 def test_the_newest_engines_are_those_of_the_lock_file():
     """A newer release that is locked is added to the matrix."""
     lock = tomllib.loads((REPOSITORY / "uv.lock").read_text())

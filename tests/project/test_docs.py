@@ -454,6 +454,7 @@ def test_the_commands_on_the_page_are_those_of_the_command_line():
     assert between("commands") == commands_table()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_every_command_explains_itself(name):
     """The help of a command has each option that the page names."""
@@ -479,6 +480,14 @@ def test_the_answers_are_what_the_console_shows():
     """The transcript is the output of the example, which asks about the writes of a program."""
     shown = between("transcript", "answers")
     assert shown == f"```text\n{output_of('answers_transcript.py')}```"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_the_walk_through_is_what_the_console_shows():
+    """The transcript is the output of the example, which finds, explains and undoes a bad batch."""
+    shown = between("transcript", "walkthrough")
+    assert shown == f"```text\n{output_of('walkthrough.py')}```"
 
 
 def output_of(example):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -148,6 +150,23 @@ def test_a_missing_package_is_an_import_error(monkeypatch):
     assert isinstance(raised.value, MissingExtraError)
     assert isinstance(raised.value, DeltaWitnessError)
     assert raised.value.name == "sqlglot"
+
+
+def test_every_required_package_has_an_extra(monkeypatch):
+    """Each name that `require` is called with: the error names the extra that installs it."""
+    calls = [
+        node
+        for path in Path(deltawitness.__file__).parent.rglob("*.py")
+        if "require(" in (text := path.read_text("utf-8"))
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "require"
+    ]
+    packages = {name.value for call in calls for name in call.args[1:]}
+    assert {"typer", "rich", "datafusion", "mcp"} <= packages
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingExtraError, match=r"^It needs .*: install deltawitness\["):
+            require("It", package)
 
 
 @pytest.mark.parametrize(

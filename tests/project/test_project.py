@@ -103,6 +103,7 @@ def test_every_test_that_the_guide_names_exists():
     assert named <= defined
 
 
+@pytest.mark.slow
 def test_the_names_in_recipes_exist():
     """A function, a constant or a class in CONTRIBUTING.md is in the code, or the recipe adds it: see the last line."""
     text = (ROOT / "CONTRIBUTING.md").read_text()

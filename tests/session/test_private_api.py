@@ -17,7 +17,6 @@ from datafusion.expr import Expr
 from datafusion.plan import ExecutionPlan
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from deltawitness.cache.fingerprint.scans import LeafKind, leaves_of, read_files, scans_of
 from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
 from deltawitness.scan.filters import parse_filter, to_sql
 from deltawitness.session.core.private_api import (
@@ -42,6 +41,7 @@ from deltawitness.session.core.private_api import (
     table_of_class,
     wrapped_plan,
 )
+from deltawitness.session.fingerprint.scans import LeafKind, leaves_of, read_files, scans_of
 from helpers.deletion_vectors import delete_rows
 from helpers.remote_parts import running_server
 

@@ -12,6 +12,7 @@ from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.predicates import equal, has_version
 from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
 from deltawitness.answers.shown_commit import ShownCommit
+from deltawitness.answers.storage import error_reason, storage_options_for
 from deltawitness.answers.trace_links import trace_ids_of, trace_url
 from deltawitness.call_site import CallSite
 from deltawitness.commit.log import CommitLog, open_log
@@ -23,10 +24,10 @@ from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in, quote_literal
 from deltawitness.ledger.tables.operation_names import metrics_operation_of
 from deltawitness.ledger.tables.schema import INVENTORY, Source
-from deltawitness.locations import last_segment, local_path, strip_credentials
-from deltawitness.redaction import message_for_ledger, redact_message
+from deltawitness.locations import last_segment
+from deltawitness.redaction import redact_message
 from deltawitness.semconv import USER_METADATA, CacheResult, CommitKey
-from deltawitness.settings import LedgerMessages, Settings
+from deltawitness.settings import Settings
 
 __all__ = [
     "log_metrics_of",
@@ -131,14 +132,12 @@ class _LogSide:
     @classmethod
     def read(cls, named: NamedTable, settings: Settings) -> _LogSide:
         """Read the commit; a log that cannot be read is a problem of the result."""
-        is_local = local_path(named.location) is not None
-        log = open_log(named.location, None if is_local else settings.storage_options)
+        log = open_log(named.location, storage_options_for(named.location, settings))
         try:
             return cls._read(log, named.version)
         except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
-            text = message_for_ledger(strip_credentials(str(error)), LedgerMessages.SAFE)
-            reason = text or type(error).__name__
-            return cls(named.version, [], problem=f"the table's log cannot be read: {reason}")
+            problem = f"the table's log cannot be read: {error_reason(error)}"
+            return cls(named.version, [], problem=problem)
 
     @classmethod
     def _read(cls, log: CommitLog, wanted: int | None) -> _LogSide:

@@ -13,7 +13,7 @@ from deltawitness.answers.health.file_checks import leftovers_of
 from deltawitness.answers.health.table_state import TableState, read_state
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.predicates import equal, is_since
-from deltawitness.answers.questions import ledger_of, settings_with
+from deltawitness.answers.questions import in_utc, ledger_of, settings_with
 from deltawitness.commit.parallel import LogReaders
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
@@ -73,9 +73,7 @@ def cost(  # noqa: PLR0913 - keyword-only filters
     chosen = settings_with(root, storage_options, settings)
     ledger = ledger_of(chosen)
     named = named_tables(ledger, [os.fspath(table) for table in tables], chosen)
-    start = since
-    if since is not None:
-        start = since.replace(tzinfo=dt.UTC) if since.tzinfo is None else since.astimezone(dt.UTC)
+    start = in_utc(since)
     found = {(each.job, each.uri): each for each in _written(ledger, named, job, start)}
     notes: list[str] = []
     if files:
@@ -128,8 +126,8 @@ def _written(
     ]
     rows = ledger.query(
         "SELECT job, table_uri, count(*) AS writes,"  # noqa: S608 - quoted
-        f" CAST(coalesce(sum(bytes_added) FILTER (WHERE {written}), 0) AS BIGINT) AS written,"
-        f" CAST(coalesce(sum({new}) FILTER (WHERE {written}), 0) AS BIGINT) AS new,"
+        f" CAST(coalesce(sum(CASE WHEN {written} THEN bytes_added END), 0) AS BIGINT) AS written,"
+        f" CAST(coalesce(sum(CASE WHEN {written} THEN {new} END), 0) AS BIGINT) AS new,"
         " CAST(coalesce(sum(bytes_removed), 0) AS BIGINT) AS removed"
         f" FROM inventory WHERE {' AND '.join(conditions)} GROUP BY job, table_uri"
     )

@@ -37,6 +37,7 @@ from deltawitness.answers.health.values import (
 )
 from deltawitness.answers.lookup import NamedTable, find_table
 from deltawitness.answers.questions import ledger_of, settings_with
+from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.discovery import find_tables
 from deltawitness.commit.parallel import LogReaders
 from deltawitness.exceptions import LedgerLookupError
@@ -151,8 +152,7 @@ def named_tables(
 def _tables_of(ledger: LedgerListing, name: str, settings: Settings) -> Iterator[NamedTable]:
     is_place = is_uri(name) or os.path.isdir(name) or glob.has_magic(name)  # noqa: PTH112 - text
     if is_place:
-        options = None if local_path(name) is not None else settings.storage_options
-        searched = find_tables(name, options)
+        searched = find_tables(name, storage_options_for(name, settings))
         if searched.errors and not searched.tables:
             msg = (
                 f"{strip_credentials(name)} cannot be read: {reason_text(searched.errors[0].text)}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from deltawitness.answers.lists import rows_of_runs
 from deltawitness.answers.predicates import NEWEST_RUNS, equal
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.locations import last_segment
 from deltawitness.redaction import redact_message
 from deltawitness.semconv import UNDO_JOB, CacheResult
 
-__all__ = ["COUNTS", "RunReport", "read_run", "run_family", "undo_message"]
+__all__ = ["COUNTS", "RunReport", "read_run", "run_family", "undo_message", "undone_runs"]
 
 COUNTS = (
     *("reads", "hits", "misses", "writes", "snapshots", "noops", "errors"),
@@ -121,14 +122,44 @@ def read_run(ledger: LedgerListing, run_id: str) -> RunReport:
     )
 
 
+_UNDO_OF = "undo of run "
+
+
 def undo_message(run_id: str) -> str:
     """Return the message of a run that undoes another run, as the ledger has it."""
-    return redact_message(f"undo of run {run_id}")
+    return redact_message(f"{_UNDO_OF}{run_id}")
 
 
 def _undone_by(ledger: LedgerListing, run_id: str) -> list[Row]:
     conditions = [*equal("job", UNDO_JOB), *equal("message", undo_message(run_id))]
     return rows_of_runs(ledger, conditions, order="start_time")
+
+
+def undone_runs(ledger: LedgerListing, at: datetime) -> frozenset[str]:
+    """Return the ids of the runs that were completely undone, and of their child runs.
+
+    A run whose undo was undone itself is not one of them.
+
+    Args:
+        ledger: the ledger to query.
+        at: skips later undos.
+    """
+    conditions = [
+        *equal("job", UNDO_JOB),
+        *equal("status", "ok"),
+        f"start_time <= {timestamp_literal(at)}",
+    ]
+    undone: set[str] = set()
+    for row in rows_of_runs(ledger, conditions, order=NEWEST_RUNS):
+        message = row["message"] or ""
+        if row["run_id"] not in undone and message.startswith(_UNDO_OF):
+            undone.add(message.removeprefix(_UNDO_OF))
+    level = undone
+    while level:
+        children = rows_of_runs(ledger, [is_in("parent_run_id", sorted(level))], order="start_time")
+        level = {row["run_id"] for row in children} - undone
+        undone = undone | level
+    return frozenset(undone)
 
 
 def run_family(ledger: LedgerListing, run_id: str) -> list[str]:
@@ -170,7 +201,7 @@ def _counted_operations(ledger: LedgerListing, condition: str) -> list[Row]:
     sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED)
     return ledger.query(
         "SELECT table_id, table_name, operation, mode, count(*) AS operations,"  # noqa: S608 - quoted
-        " count(*) FILTER (WHERE result = 'error') AS errors,"
+        " count(CASE WHEN result = 'error' THEN 1 END) AS errors,"
         f" sum(duration_ms) AS milliseconds, min(event_time) AS first, {sums}"
         f" FROM inventory WHERE {condition}"
         " GROUP BY table_id, table_name, operation, mode ORDER BY first, operation"

@@ -11,11 +11,12 @@ from deltawitness.answers.lookup import find_run_id
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import WriteRow
 from deltawitness.answers.run_report import RunReport, read_run
+from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.log import open_log, read_commits
 from deltawitness.commit.reader import parse_commit
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in
-from deltawitness.locations import last_segment, local_path
+from deltawitness.locations import last_segment
 from deltawitness.semconv import CacheResult, Operation
 from deltawitness.settings import Settings
 
@@ -247,9 +248,9 @@ def _phases(rows: Iterable[WriteRow], settings: Settings) -> tuple[_Phases, list
     found: dict[tuple[str | None, int | None], tuple[int | None, int | None]] = {}
     notes = []
     for uri, numbers in versions.items():
-        options = None if local_path(uri) is not None else settings.storage_options
         try:
-            raws = read_commits(open_log(uri, options), numbers)
+            log = open_log(uri, storage_options_for(uri, settings))
+            raws = read_commits(log, numbers)
         except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
             reason = type(error).__name__
             notes.append(f"scans and rewrites of {last_segment(uri)} are not known: {reason}")

@@ -9,11 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.lookup import NamedTable
+from deltawitness.answers.storage import error_reason, storage_options_for
 from deltawitness.commit.log import CommitLog, open_log
-from deltawitness.locations import local_path, strip_credentials
-from deltawitness.redaction import message_for_ledger
 from deltawitness.run import suppressed
-from deltawitness.settings import LedgerMessages, Settings
+from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +46,7 @@ _MISSING = re.compile(r"Object at location .* not found|No such file|NoSuchKey")
 
 def log_of(named: NamedTable, settings: Settings) -> CommitLog:
     """Return the log of a table."""
-    return open_log(named.location, _options(named, settings))
+    return open_log(named.location, storage_options_for(named.location, settings))
 
 
 def open_table(named: NamedTable, version: int | None, settings: Settings) -> DeltaTable:
@@ -59,9 +58,8 @@ def open_table(named: NamedTable, version: int | None, settings: Settings) -> De
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     with suppressed():
-        return DeltaTable(
-            named.location, version=version, storage_options=_options(named, settings)
-        )
+        options = storage_options_for(named.location, settings)
+        return DeltaTable(named.location, version=version, storage_options=options)
 
 
 def query(table: DeltaTable, sql: str, names: Iterable[str] = ()) -> pa.Table:
@@ -138,11 +136,4 @@ def lacks_column(error: Exception) -> bool:
 
 def error_text(error: Exception) -> str:
     """Return one line about an error of the engine, without credentials and values of rows."""
-    text = message_for_ledger(strip_credentials(str(error)), LedgerMessages.SAFE)
-    if _MISSING.search(str(error)):
-        return "a data file was deleted"
-    return text or type(error).__name__
-
-
-def _options(named: NamedTable, settings: Settings) -> dict[str, str] | None:
-    return None if local_path(named.location) is not None else settings.storage_options
+    return "a data file was deleted" if _MISSING.search(str(error)) else error_reason(error)

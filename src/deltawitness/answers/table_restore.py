@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deltawitness.answers.storage import error_reason
 from deltawitness.app_transactions.block import outside_block
-from deltawitness.locations import local_path, strip_credentials
-from deltawitness.redaction import message_for_ledger
+from deltawitness.locations import local_path
 from deltawitness.run import suppressed
-from deltawitness.settings import LedgerMessages
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -21,7 +20,6 @@ __all__ = [
     "TablePlace",
     "commit_restore",
     "difference",
-    "error_reason",
     "missing_files",
     "obstacle",
     "own_files",
@@ -138,9 +136,3 @@ def difference(place: TablePlace, before: int, restored: int) -> str | None:
         if sorted(place.open(restored).file_uris()) != wanted:
             return f"version {restored} does not have the files of {before}"
     return None
-
-
-def error_reason(error: Exception) -> str:
-    """Return the text of an error without credentials and rows."""
-    text = message_for_ledger(strip_credentials(str(error)), LedgerMessages.SAFE)
-    return text or type(error).__name__

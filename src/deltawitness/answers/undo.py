@@ -127,6 +127,9 @@ def _plan(report: RunReport, tables: list[UndoTable], *, is_drained: bool) -> Un
         notes.append(f"{_NOT_DRAINED}; the run may have more tables")
     if run["status"] is None:
         notes.append("the run has not ended: it is open, or its spool is not imported yet")
+    parent = run.get("parent_run_id")
+    if parent is not None:
+        notes.append(f"it is a child of run {parent}, which may have written other tables, too")
     if any(table.has_transactions for table in tables):
         notes.append(
             "the run has application transactions, which stay in the logs:"

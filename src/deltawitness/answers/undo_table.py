@@ -9,12 +9,12 @@ from itertools import pairwise
 
 from deltawitness.answers.rows import WriteRow
 from deltawitness.answers.run_effect import LogCommit, effect_of, log_commit
+from deltawitness.answers.storage import error_reason
 from deltawitness.answers.table_restore import (
     FILES_SHOWN,
     TablePlace,
     commit_restore,
     difference,
-    error_reason,
     obstacle,
 )
 from deltawitness.answers.undo_plan import LaterCommit, UndoState, UndoTable

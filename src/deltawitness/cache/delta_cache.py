@@ -19,13 +19,12 @@ from deltawitness.cache.entries.policy import (
 )
 from deltawitness.cache.entries.prune import PruneResult, prune
 from deltawitness.cache.entries.store import Entries
-from deltawitness.cache.fingerprint.dependencies import dry_run, stale_names
-from deltawitness.cache.fingerprint.diff import Miss, MissReason
 from deltawitness.cache.kinds.artifacts import define_artifact, load
 from deltawitness.cache.kinds.datasets import define_dataset
 from deltawitness.cache.kinds.snapshots import EVERYTHING, MetadataSnapshot, write_snapshots
 from deltawitness.cache.read_through import Lookup, ReadThroughCache
-from deltawitness.cache.verify.verifier import Verdict, Verifier, VerifyResult
+from deltawitness.cache.verify.results import Verdict, VerifyResult
+from deltawitness.cache.verify.verifier import Verifier
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.semconv import (
@@ -37,6 +36,8 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.session.core.state import session_of
+from deltawitness.session.fingerprint.dependencies import dry_run, stale_names
+from deltawitness.session.fingerprint.diff import Miss, MissReason
 from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext, plain
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import cache_span

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition
 from deltawitness.cache.entries.entry import PRUNED, DamagedEntryError, Entry
 from deltawitness.cache.entries.locks import entry_lock, last_write, record_write
-from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, storable_plan, store_plan
+from deltawitness.cache.entries.plan_store import PLAN, storable_plan, store_plan
 from deltawitness.cache.entries.policy import OnError
 from deltawitness.cache.entries.store import Entries
 from deltawitness.cache.entries.writer import (
@@ -20,9 +20,6 @@ from deltawitness.cache.entries.writer import (
     is_race_lost,
     write_entry,
 )
-from deltawitness.cache.fingerprint.dependencies import computing
-from deltawitness.cache.fingerprint.diff import Miss, MissReason, differences
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.cache.registration import (
     check_name_is_free,
     record_written,
@@ -54,6 +51,10 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.session.core.state import session_of
+from deltawitness.session.fingerprint.dependencies import computing
+from deltawitness.session.fingerprint.diff import Miss, MissReason, differences
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
+from deltawitness.session.fingerprint.stored_plan import StoredPlan
 from deltawitness.telemetry.cache_spans import SetResult, cache_span
 
 if TYPE_CHECKING:

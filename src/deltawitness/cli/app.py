@@ -50,6 +50,7 @@ from deltawitness.cli.release import (
     restore_release_command,
     verify_release_command,
 )
+from deltawitness.cli.report import report_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
@@ -112,6 +113,7 @@ app.command("blame")(with_storage_options(blame_command))
 app.command("overdue")(with_storage_options(overdue_command))
 app.command("regressions")(with_storage_options(regressions_command))
 app.command("ci-report")(with_storage_options(ci_report_command))
+app.command("report")(with_storage_options(report_command))
 app.command("undo")(with_storage_options(undo_command))
 app.command(
     "plan", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.entry import Entry
     from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.prune import PruneResult
-    from deltawitness.cache.verify.verifier import VerifyResult
+    from deltawitness.cache.verify.results import VerifyResult
 
 __all__ = [
     "ls_command",
@@ -154,7 +154,7 @@ def verify_run_command(
 
 
 def _counts(verified: list[VerifyResult]) -> dict[str, int]:
-    from deltawitness.cache.verify.verifier import Verdict  # noqa: PLC0415 - heavy
+    from deltawitness.cache.verify.results import Verdict  # noqa: PLC0415 - heavy
 
     return {
         verdict.value: sum(found.verdict is verdict for found in verified) for verdict in Verdict

@@ -21,10 +21,23 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.report.diff import print_run_diff, print_table_diff
 
-__all__ = ["DIFFERENT", "diff_command"]
+__all__ = ["DIFFERENT", "KeyOption", "RowsOption", "columns_of", "diff_command"]
 
 DIFFERENT = 1
 """Exit code when there is a difference."""
+
+KeyOption = typer.Option("--key", metavar="COLUMN[,COLUMN]", help="Columns that identify a row.")
+
+RowsOption = typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
+
+
+def columns_of(key: str | None) -> tuple[str, ...]:
+    """Return the columns of a key as on the command line; none for None.
+
+    >>> columns_of("id, day")
+    ('id', 'day')
+    """
+    return tuple(name.strip() for name in (key or "").split(",") if name.strip())
 
 
 def diff_command(
@@ -36,13 +49,8 @@ def diff_command(
             " versions that changed rows, or TABLE@V for V and the version before it.",
         ),
     ],
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN[,COLUMN]", help="Columns that identify a row."),
-    ] = None,
-    rows: Annotated[
-        bool, typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
-    ] = True,
+    key: Annotated[str | None, KeyOption] = None,
+    rows: Annotated[bool, RowsOption] = True,
     statistics: Annotated[
         bool, typer.Option("--stats", help="Summarize the columns of both versions.")
     ] = False,
@@ -58,7 +66,7 @@ def diff_command(
 ) -> None:
     """Compare versions of tables, or runs. Exits 0 without a difference, 1 with one, 2 after an error."""
     options = DiffOptions(
-        key=tuple(name for name in (key or "").split(",") if name),
+        key=columns_of(key),
         rows=rows,
         statistics=statistics,
         limit=limit,

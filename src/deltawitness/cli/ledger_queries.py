@@ -43,9 +43,12 @@ def rewritable_writes(ledger: LedgerListing, prefix: str) -> tuple[str, list[Row
         LedgerLookupError: the ledger has no such run, or the prefix is that of several.
     """
     run_id = find_run_id(ledger, prefix)
+    changes_rows = f"NOT {is_in('cache_operation', _MAINTENANCE)}"
+    # A distributed write creates its table together with the rows.
+    creates_rows = f"cache_operation = '{CacheOperation.CREATE.value}' AND rows_added > 0"
     conditions = [
         is_in("run_id", run_family(ledger, run_id)),
         *equal("result", CacheResult.WRITE.value),
-        f"NOT {is_in('cache_operation', _MAINTENANCE)}",
+        f"({changes_rows} OR {creates_rows})",
     ]
     return run_id, ledger.rows(INVENTORY, conditions, order="event_time")

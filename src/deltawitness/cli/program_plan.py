@@ -20,6 +20,7 @@ from deltawitness.cli.console import (
     print_error,
     print_json,
 )
+from deltawitness.cli.diff import KeyOption, RowsOption, columns_of
 from deltawitness.cli.ledger_option import RootOption, settings_of
 from deltawitness.cli.program import exit_as, run_program
 from deltawitness.cli.run_ledger import default_folder
@@ -35,13 +36,8 @@ def plan_command(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
     job: Annotated[str | None, typer.Option(help="Job name of its run.")] = None,
     message: Annotated[str | None, typer.Option(help="Why the program writes.")] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN[,COLUMN]", help="Columns that identify a row."),
-    ] = None,
-    rows: Annotated[
-        bool, typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
-    ] = True,
+    key: Annotated[str | None, KeyOption] = None,
+    rows: Annotated[bool, RowsOption] = True,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the clones of the tables; else they are deleted.")
     ] = False,
@@ -66,12 +62,11 @@ def plan_command(
     if command[0].startswith("-"):
         print_error(f"plan: unknown option {command[0]}")
         raise typer.Exit(MISUSED)
-    columns = tuple(name for name in (key or "").split(",") if name)
     request = PlanRequest(
         command=tuple(command),
         job=job,
         message=message,
-        options=DiffOptions(key=columns, rows=rows),
+        options=DiffOptions(key=columns_of(key), rows=rows),
         keep=keep,
         any_program=any_program,
     )

@@ -24,7 +24,7 @@ from deltawitness.cli.console import (
     log_to_stderr,
     print_json,
 )
-from deltawitness.cli.diff import DIFFERENT
+from deltawitness.cli.diff import DIFFERENT, KeyOption, RowsOption, columns_of
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, settings_of
 from deltawitness.cli.run_ledger import default_folder
 from deltawitness.report.releases import (
@@ -61,7 +61,7 @@ def create_release_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Give a name to a set of table versions. A release does not change, and a name is given once.
+    """Give a name to a set of table versions. A release does not change, and its name cannot be used again.
 
     Exits 1 if the name is taken or a table cannot be read.
 
@@ -100,13 +100,8 @@ def diff_releases_command(
         str | None,
         typer.Argument(metavar="[RELEASE]", help="Another one; the last versions without."),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN[,COLUMN]", help="Columns that identify a row."),
-    ] = None,
-    rows: Annotated[
-        bool, typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
-    ] = True,
+    key: Annotated[str | None, KeyOption] = None,
+    rows: Annotated[bool, RowsOption] = True,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
@@ -114,8 +109,7 @@ def diff_releases_command(
 
     Exits 0 without a difference, 1 with one, 2 after an error.
     """
-    columns = tuple(name for name in (key or "").split(",") if name)
-    options = DiffOptions(key=columns, rows=rows)
+    options = DiffOptions(key=columns_of(key), rows=rows)
     log_to_stderr()
     with errors_exit_with_2(), exit_on_ledger_error(root, "read"):
         found = answer_release_diff(a, b, options, settings_of(root))
@@ -134,7 +128,7 @@ def drop_release_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Drop a release; its tables do not change, and its name is not given again."""
+    """Drop a release; its tables do not change, and its name cannot be used again."""
     log_to_stderr()
     with exit_on_ledger_error(root, "written"):
         dropped = drop_release(name, settings=settings_of(root))

@@ -405,7 +405,7 @@ class DeltaLakeSeams:
         try:
             return audit.run(call)
         finally:
-            self._leased.handle = lease  # a write to the quarantine has a handle of its own
+            self._leased.handle = lease  # a write to the quarantine has a separate handle
 
     def _lease(
         self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None

@@ -13,7 +13,7 @@ from deltawitness.app_transactions import outside_block
 from deltawitness.events import ExpectationReport, Landed, NoCommitReason
 from deltawitness.exceptions import ExpectationError
 from deltawitness.expectations import Audit, SourceRowsError, error_of
-from deltawitness.locations import strip_credentials
+from deltawitness.locations import is_uri, strip_credentials
 from deltawitness.semconv import (
     QUARANTINE_REASON,
     QUARANTINED_WRITE,
@@ -243,7 +243,9 @@ class WriteAudit:
         options = self._storage_options if given is None else dict(given)
         if rules.quarantine is not None:
             return rules.quarantine, options
-        base, query, arguments = str(self._write.location).partition("?")
+        location = str(self._write.location)
+        # A path may have a question mark; only a URI has arguments after it.
+        base, query, arguments = location.partition("?") if is_uri(location) else (location, "", "")
         return f"{base.rstrip('/')}_quarantine{query}{arguments}", options
 
 

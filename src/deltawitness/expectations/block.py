@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,10 @@ CHECKED = frozenset({"write", "write_deltalake_rust"})
 """Names of the callables of delta-rs that must be replaced, so that no write passes unchecked."""
 
 
+MAX_REPORTS = 1000
+"""Reports that an expectation has: one that is registered is for all writes of a process."""
+
+
 class Expectation:
     """Rules, and the writes that they apply to.
 
@@ -56,12 +61,12 @@ class Expectation:
         self.owner = owner
         self.table = table
         self.policy = policy
-        self._reports: list[ExpectationReport] = []
+        self._reports: deque[ExpectationReport] = deque(maxlen=MAX_REPORTS)
 
     @property
     def reports(self) -> tuple[ExpectationReport, ...]:
-        """The reports of the writes so far."""
-        return tuple(self._reports)
+        """The reports of the last writes, at most `MAX_REPORTS`."""
+        return tuple(self._reports.copy())  # another thread may append
 
     def applies_to(self, table: str, policy: str) -> bool:
         """Return whether the rules apply to a write.
@@ -87,7 +92,7 @@ class ExpectationBlock:
 
     @property
     def reports(self) -> tuple[ExpectationReport, ...]:
-        """The report of each checked write, in order."""
+        """The reports of the last 1,000 checked writes, in order."""
         return self._expectation.reports
 
 

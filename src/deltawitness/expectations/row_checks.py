@@ -242,7 +242,7 @@ def _outside(column: pa.Array, allowed: Bounds | frozenset[Any]) -> int:
 
     values = column.drop_null()
     if isinstance(allowed, frozenset):
-        known = pa.array(sorted(allowed, key=repr), type=values.type)
+        values, known = _with_one_type(values, sorted(allowed, key=repr))
         inside = pc.is_in(values, value_set=known)
     else:
         low, high = allowed
@@ -254,6 +254,24 @@ def _outside(column: pa.Array, allowed: Bounds | frozenset[Any]) -> int:
         if high is not None:
             inside = pc.and_(inside, pc.less_equal(values, pa.scalar(high)))
     return len(values) - int(pc.sum(inside).as_py() or 0)
+
+
+def _with_one_type(values: pa.Array, allowed: list[Any]) -> tuple[pa.Array, pa.Array]:
+    """Return values and allowed values with the same type.
+
+    It is that of the column, or that of the allowed values if the column cannot have one of them, such as
+    300 for an `int8`.
+
+    Raises:
+        ArrowException: there is no such type.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
+
+    try:
+        return values, pa.array(allowed, type=values.type)
+    except pa.ArrowInvalid:
+        known = pa.array(allowed)
+        return values.cast(known.type), known
 
 
 def _column(batch: pa.RecordBatch, name: str) -> Any:

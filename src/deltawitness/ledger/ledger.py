@@ -352,7 +352,7 @@ class Ledger:
         """Delete rows that are older than an age, in full days, or count them.
 
         The row of a run stays while the ledger has later writes of the run. Later reconciles do not
-        rebuild expired rows. Shards are folded first.
+        rebuild expired rows. Shards are folded first. Stored plans of writes are deleted by the same age.
 
         Args:
             older_than: the age, at least 31 days.

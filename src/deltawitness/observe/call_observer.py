@@ -131,9 +131,11 @@ class CallObserver:
         write.parent = parent = parent_context(run)
         started_at, write.clock = now_ns(), time.perf_counter_ns()
         context = current_write_context()
-        if context is not None and context.clock is not None:
-            started_at -= write.clock - context.clock
-            write.clock = context.clock
+        if context is not None:
+            write.store_plan = context.attributes.store_plan
+            if context.clock is not None:
+                started_at -= write.clock - context.clock
+                write.clock = context.clock
         write.started_at = started_at
         if self._records_call_site:
             write.call_site = guarded_value("call_site", call_site_of_program, None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from opentelemetry import trace
 
 from deltawitness.delivery import Step
-from deltawitness.events import WriteEvent, WriteSink
+from deltawitness.events import Committed, WriteEvent, WriteSink
 from deltawitness.internal_errors import guarded_value, report
 from deltawitness.observe.completion import (
     complete_event,
@@ -84,6 +84,8 @@ class DeliverySteps:
             Step("logs", self._emit_logs),
             Step("capture", self._call_local_sinks),
         ]
+        if self._settings.keep_write_plans:
+            steps.append(Step("plans", _store_plan))
         return steps + [Step("sink", _call_redacted(sink)) for sink in sinks]
 
     def _complete(self, write: InFlightWrite) -> None:
@@ -139,6 +141,13 @@ class DeliverySteps:
                     sink(write.event)
                 except Exception as error:  # noqa: BLE001 - each of the others gets the event
                     report("capture", error)
+
+
+def _store_plan(write: InFlightWrite) -> None:
+    event, store = write.event, write.store_plan
+    write.store_plan = None  # it holds the plan
+    if store is not None and event is not None and isinstance(event.outcome, Committed):
+        store(event.write_id)
 
 
 def _span_context(write: InFlightWrite) -> Context:

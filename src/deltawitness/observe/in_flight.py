@@ -67,6 +67,7 @@ class InFlightWrite:
         no_commit_reason: why there is no commit, where that follows without reading the log.
         expectations: results of the expectations; during the write those that its commit has.
         exported: returns the metrics of files outside Delta; called on the delivery thread.
+        store_plan: stores its plan under its id, on the delivery thread; None stores nothing.
         schema: the written Arrow schema, not hashed yet.
         call: instance, args, kwargs and `contextvars` context for the hooks; None without hooks.
         response: what the engine returned, for the response hook; None without hooks.
@@ -105,6 +106,7 @@ class InFlightWrite:
     no_commit_reason: NoCommitReason | None = None
     expectations: ExpectationReport | None = None
     exported: Callable[[], CommitMetrics] | None = None
+    store_plan: Callable[[str], None] | None = None
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
     response: object = None

@@ -7,7 +7,7 @@ of the write with the attributes in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,7 +26,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WriteAttributes:
-    """Attributes of a write that are known before the engine is called; None if unknown."""
+    """Attributes of a write that are known before the engine is called; None if unknown.
+
+    `store_plan` stores the plan under the id of the write, on the delivery thread; None stores nothing.
+    """
 
     policy: str | None = None
     scope: CacheScope | None = None
@@ -37,6 +40,7 @@ class WriteAttributes:
     inputs: tuple[InputVersion, ...] = ()
     parts: int | None = None
     column_lineage: str | None = None
+    store_plan: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
 
 NO_ATTRIBUTES = WriteAttributes()

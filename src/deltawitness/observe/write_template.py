@@ -104,7 +104,10 @@ class WriteTemplateCache:
         if context is not None:
             context.observed += 1
             attributes = context.attributes
-        run_inputs = () if attributes.plan_hash else reads_of_run(current_run())
+        has_inputs = attributes.plan_hash or seam.operation is Operation.RESTORE
+        run_inputs = () if has_inputs else reads_of_run(current_run())
+        if attributes.store_plan is not None:
+            attributes = replace(attributes, store_plan=None)  # a template must not hold a plan
         if attributes is not NO_ATTRIBUTES or ambient is not NO_CACHE_CONTEXT or run_inputs:
             key = *key, attributes, ambient, run_inputs
         try:

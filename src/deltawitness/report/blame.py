@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from rich.console import Console
 
@@ -27,15 +28,14 @@ _COLUMNS = (
 
 
 def print_blame(console: Console, found: BlameResult) -> None:
-    """Print a line for each row and commit that wrote it."""
+    """Print a line for each row and commit that wrote it; without values, a line for each commit."""
     if not found.rows:
         print_line(console, f"{found.table} has no row WHERE {found.where}")
         return
-    writes = [
-        (number, row, each) for number, row in enumerate(found.rows, 1) for each in row.writes
-    ]
-    ids = short_ids(each.commit.run_id for _, _, each in writes if each.commit is not None)
-    cells = [_cells(*each, ids) for each in writes]
+    ids = short_ids(
+        each.commit.run_id for row in found.rows for each in row.writes if each.commit is not None
+    )
+    cells = [_cells(same, ids) for same in _by_commit(found.rows)]
     count = count_of(len(found.rows), "row", "different rows")
     first = "the first " if found.is_cut else ""
     print_line(console, f"{found.table}: {first}{count} WHERE {found.where}")
@@ -46,7 +46,23 @@ def print_blame(console: Console, found: BlameResult) -> None:
         print_line(console, f"note: {note}")
 
 
-def _cells(number: int, row: BlamedRow, write: BlamedWrite, ids: Mapping[str, str]) -> list[str]:
+_Numbered = tuple[int, BlamedRow, BlamedWrite]
+"""The number of a row from 1, the row, and a commit that wrote it."""
+
+
+def _by_commit(rows: Iterable[BlamedRow]) -> list[list[_Numbered]]:
+    """Return the writes of rows; those of rows without values together if the commits are the same."""
+    found: dict[tuple[object, ...], list[_Numbered]] = {}
+    for number, row in enumerate(rows, 1):
+        for each in row.writes:
+            key = each.version, each.is_certain, each.copied_by
+            same = found.setdefault((None if row.values is None else number, *key), [])
+            same.append((number, row, each))
+    return list(found.values())
+
+
+def _cells(same: Sequence[_Numbered], ids: Mapping[str, str]) -> list[str]:
+    _, row, write = same[0]
     commit = write.commit
     what, time, run, job, message = [""] * 5
     if commit is not None:
@@ -54,14 +70,27 @@ def _cells(number: int, row: BlamedRow, write: BlamedWrite, ids: Mapping[str, st
         run = ids.get(commit.run_id or "", "")
         job, message = text(commit.job), text(commit.message)
     return [
-        str(number),
+        _spans([number for number, *_ in same]),
         ", ".join(f"{name}={value}" for name, value in (row.values or {}).items()),
         "unknown" if write.version is None else str(write.version),
         what if write.is_certain else f"{what} (may have copied it)",
         time,
-        str(write.rows),
+        str(sum(each.rows for *_, each in same)),
         run,
         job,
         message,
         ", ".join(map(str, write.copied_by)),
     ]
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Return increasing numbers as text.
+
+    >>> _spans([1, 2, 3, 5]), _spans([2])
+    ('1 to 3, 5', '2')
+    """
+    spans = []
+    for _, same in groupby(enumerate(numbers), key=lambda each: each[1] - each[0]):
+        first, *others = [number for _, number in same]
+        spans.append(f"{first} to {others[-1]}" if others else str(first))
+    return ", ".join(spans)

@@ -12,7 +12,7 @@ from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from deltawitness.cache.entries.prune import PruneResult
-    from deltawitness.cache.verify.verifier import VerifyResult
+    from deltawitness.cache.verify.results import VerifyResult
 
 __all__ = ["print_entries", "print_pruned", "print_verified", "print_why"]
 

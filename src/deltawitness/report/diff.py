@@ -117,7 +117,7 @@ def _summary(found: TableDiff) -> Iterator[tuple[str, str, str]]:
     shared = f"{files.shared:,} in both"
     yield "files", f"{shared}, {files.removed:,} removed", f"{shared}, {files.added:,} added"
     if files.removed or files.added:
-        yield "bytes", size(files.bytes_removed), size(files.bytes_added)
+        yield "bytes", size(files.bytes_removed) or "0 B", size(files.bytes_added) or "0 B"
     if found.partition_columns_a != found.partition_columns_b:
         sides = (", ".join(each) for each in (found.partition_columns_a, found.partition_columns_b))
         before, after = sides

@@ -72,15 +72,19 @@ def _cells(table: TableHealth, label: str) -> tuple[str, ...]:
         label,
         "ok" if table.severity is None else table.severity.value,
         text(table.version),
-        text(table.files),
+        _count(table.files),
         _size(table.bytes),
-        text(table.rows),
-        text(table.partitions),
-        str(table.commits),
-        str(table.commits_since_checkpoint),
+        _count(table.rows),
+        _count(table.partitions),
+        f"{table.commits:,}",
+        _count(table.commits_since_checkpoint),
         _size(table.held_bytes),
         _size(table.orphan_bytes),
     )
+
+
+def _count(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 def _size(count: int | None) -> str:

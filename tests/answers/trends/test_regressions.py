@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from deltawitness import regressions
+from deltawitness import overdue, regressions
 from deltawitness.answers.trends.values import RegressionKind
 from deltawitness.exceptions import LedgerLookupError
 from helpers.past_ledgers import AT, PastLedger
@@ -79,6 +79,24 @@ def test_the_values_of_a_slower_job(tmp_path):
     (slower,) = found(tmp_path, *[{"seconds": 10}] * 6, {"seconds": 25}, job="load")
     assert (slower.value, slower.typical, slower.history) == (25, 10, 6)
     assert (slower.run_id, slower.good_run_id, slower.has_new_code) == ("run-6", "run-5", False)
+
+
+@pytest.mark.slow
+def test_an_undone_run_does_not_count(tmp_path):
+    """Nor do its child runs; they count again if the undo was undone."""
+    ledger = PastLedger()
+    for back in reversed(range(1, 8)):
+        ledger.run("load", AT - back * HOUR)
+    night = ledger.run("night", AT - HOUR / 2, rows=None)
+    ledger.run("load", AT - HOUR / 2, rows=1, parent_run_id=night)
+    first = ledger.run("undo", AT - HOUR / 3, rows=7, message=f"undo of run {night}")
+    ledger.run("undo", AT - HOUR / 4, rows=1, message=f"undo of run {first}")
+    root = ledger.save(tmp_path / "ledger")
+    for minutes, kinds in ((25, ["smaller"]), (18, []), (10, ["smaller"])):
+        at = AT - timedelta(minutes=minutes)
+        found = regressions(at=at, root=root)
+        assert [each.kind.value for each in found.regressions] == kinds
+        assert len(overdue(at=at, root=root).volumes) == len(kinds)
 
 
 def test_a_job_that_is_not_there(tmp_path):

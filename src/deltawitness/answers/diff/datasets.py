@@ -21,6 +21,7 @@ import pyarrow.types as pt
 
 from deltawitness.run import suppressed
 from deltawitness.scan.dataset import DeltaDataset
+from deltawitness.scan.fragments import without_statistics
 from deltawitness.scan.read_ahead import read_ahead
 
 if TYPE_CHECKING:
@@ -71,21 +72,8 @@ def source_of(version: OpenVersion) -> RowSource:
             return RowSource(dataset.schema, None, (partial(_read_delta, dataset),))
         found = version.table.to_pyarrow_dataset()
         partitions = version.table.metadata().partition_columns
-        files = {each.path: _without_statistics(each, partitions) for each in found.get_fragments()}
+        files = {each.path: without_statistics(each, partitions) for each in found.get_fragments()}
         return _source(found.schema, files)
-
-
-def _without_statistics(fragment: pd.Fragment, partitions: Sequence[str]) -> pd.Fragment:
-    """Return a fragment that has only the values of the partition columns; statistics ignore NaN."""
-    keys = pd.get_partition_keys(fragment.partition_expression)
-    expression = pc.scalar(True)  # noqa: FBT003 - the signature of pyarrow
-    for name in partitions:
-        value = keys.get(name)
-        field = pc.field(name)
-        expression &= field.is_null() if value is None else field == pc.scalar(value)
-    return fragment.format.make_fragment(
-        fragment.path, fragment.filesystem, partition_expression=expression
-    )
 
 
 def _source(schema: pa.Schema, files: dict[str, pd.Fragment]) -> RowSource:

@@ -9,12 +9,12 @@ from deltawitness.answers.commits import log_metrics_of, message_of, predicate_o
 from deltawitness.answers.diff.table_values import DiffOperation
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.rows import WriteRow
+from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in, quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY
-from deltawitness.locations import local_path
 from deltawitness.semconv import CacheResult, CommitKey
 from deltawitness.settings import Settings
 
@@ -36,8 +36,7 @@ def operations_between(
     Raises:
         OSError: the log or the ledger cannot be read.
     """
-    is_local = local_path(named.location) is not None
-    log = open_log(named.location, None if is_local else settings.storage_options)
+    log = open_log(named.location, storage_options_for(named.location, settings))
     rows = _rows(ledger, named, first, last)
     found = []
     for version in range(first + 1, last + 1):

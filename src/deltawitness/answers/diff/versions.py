@@ -14,12 +14,12 @@ from deltawitness.answers.diff.table_values import (
 )
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.rows import TableVersion
+from deltawitness.answers.storage import error_reason, storage_options_for
 from deltawitness.commit.log import open_log
 from deltawitness.exceptions import DiffError
-from deltawitness.locations import local_path, strip_credentials, table_id
-from deltawitness.redaction import message_for_ledger
+from deltawitness.locations import table_id
 from deltawitness.run import suppressed
-from deltawitness.settings import LedgerMessages, Settings
+from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -85,8 +85,7 @@ def open_version(named: NamedTable, settings: Settings) -> OpenVersion:
     import pyarrow as pa  # noqa: PLC0415 - heavy
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
-    is_local = local_path(named.location) is not None
-    options = None if is_local else settings.storage_options
+    options = storage_options_for(named.location, settings)
     try:
         with suppressed():
             table = DeltaTable(named.location, version=named.version, storage_options=options)
@@ -111,9 +110,8 @@ def _is_plain(table: DeltaTable) -> bool:
 
 
 def _unreadable(named: NamedTable, error: Exception) -> DiffError:
-    text = message_for_ledger(strip_credentials(str(error)), LedgerMessages.SAFE)
     version = "" if named.version is None else f"@{named.version}"
-    msg = f"{named.name}{version} cannot be read: {text or type(error).__name__}"
+    msg = f"{named.name}{version} cannot be read: {error_reason(error)}"
     return DiffError(msg)
 
 
@@ -133,8 +131,7 @@ def last_data_versions(named: NamedTable, settings: Settings) -> tuple[NamedTabl
             msg = f"{named.name}@0 is the first version: nothing is before it"
             raise DiffError(msg)
         return replace(named, version=named.version - 1), named
-    is_local = local_path(named.location) is not None
-    log = open_log(named.location, None if is_local else settings.storage_options)
+    log = open_log(named.location, storage_options_for(named.location, settings))
     found: list[int] = []
     for version in reversed(log.versions()):
         if _DATA_CHANGE in (log.read(version) or b"").replace(b" ", b""):

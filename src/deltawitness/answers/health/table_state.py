@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from deltawitness.answers.logged_files import LoggedCommit, logged_commit
 from deltawitness.answers.lookup import NamedTable
+from deltawitness.answers.storage import storage_options_for
 from deltawitness.answers.stored_files import StoredFile, TableStorage
 from deltawitness.commit.log import open_log
 from deltawitness.commit.parallel import LogReaders
@@ -148,8 +149,7 @@ def read_state(
         commits: maximum number of commits to read, from the last one on.
         has_files: whether the data files on the storage are listed.
     """
-    is_local = local_path(named.location) is not None
-    options = None if is_local else settings.storage_options
+    options = storage_options_for(named.location, settings)
     state = TableState(named.name, named.uri, named.location, options)
     with suppressed():
         _read_log(state, readers, commits)

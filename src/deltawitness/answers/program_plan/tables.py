@@ -11,7 +11,7 @@ from deltawitness.answers.diff.tables import DiffOptions, diff_tables
 from deltawitness.answers.diff.versions import columns_of, open_version
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.program_plan.values import PlannedState, PlannedTable
-from deltawitness.answers.table_restore import error_reason
+from deltawitness.answers.storage import error_reason
 from deltawitness.clones.clone import last_commit, link_files
 from deltawitness.clones.folder import Clone
 from deltawitness.exceptions import DiffError

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deltawitness.answers.releases.lookup import place_of
 from deltawitness.answers.releases.values import CheckedTable, NeededFiles, ReleaseTableState
-from deltawitness.answers.table_restore import error_reason, missing_files, own_files
+from deltawitness.answers.storage import error_reason
+from deltawitness.answers.table_restore import missing_files, own_files
 from deltawitness.ledger.tables.releases import Release, ReleasedTable
 from deltawitness.locations import canonical_uri
 from deltawitness.run import suppressed
@@ -16,12 +17,12 @@ from deltawitness.settings import Settings
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["checked_table", "files_that_releases_need"]
+__all__ = ["checked_table", "files_that_releases_need", "open_released"]
 
 
 def checked_table(table: ReleasedTable, settings: Settings) -> CheckedTable:
     """Return whether a table version of a release can be read."""
-    opened = _open(table, settings)
+    opened = open_released(table, settings)
     if isinstance(opened, CheckedTable):
         return opened
     try:
@@ -34,8 +35,13 @@ def checked_table(table: ReleasedTable, settings: Settings) -> CheckedTable:
     return CheckedTable(table=table, state=state, files=files, missing=missing, reason=reason)
 
 
-def _open(table: ReleasedTable, settings: Settings) -> DeltaTable | CheckedTable:
-    """Return the table at its version; else why it cannot be opened."""
+def open_released(table: ReleasedTable, settings: Settings) -> DeltaTable | CheckedTable:
+    """Return a table of a release at its version; else why it cannot be opened.
+
+    Args:
+        table: the table; one that was created again since is not opened.
+        settings: settings with the storage options of the table.
+    """
     try:
         opened = place_of(table, settings).open(table.version)
         metadata_id = str(opened.metadata().id)
@@ -91,7 +97,7 @@ def _vacuum(table: ReleasedTable, settings: Settings) -> _Vacuum:
 def _needed(
     release: str, table: ReleasedTable, settings: Settings, vacuums: dict[str, _Vacuum]
 ) -> NeededFiles | None:
-    opened = _open(table, settings)
+    opened = open_released(table, settings)
     if isinstance(opened, CheckedTable):
         return NeededFiles(release=release, table=table, state=opened.state, reason=opened.reason)
     try:

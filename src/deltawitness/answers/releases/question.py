@@ -14,12 +14,14 @@ from deltawitness.answers.diff.versions import OpenVersion, open_version
 from deltawitness.answers.lookup import NamedTable, find_table
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.releases.lookup import find_release, named_table
-from deltawitness.answers.releases.needed import checked_table
+from deltawitness.answers.releases.needed import checked_table, open_released
 from deltawitness.answers.releases.values import (
+    CheckedTable,
     ReleaseCheck,
     ReleaseDiff,
     ReleaseTableDiff,
 )
+from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.log import open_log
 from deltawitness.exceptions import DeltaWitnessError, LedgerLookupError, ReleaseError
 from deltawitness.forks import mark_delta_rs_used
@@ -32,7 +34,7 @@ from deltawitness.ledger.tables.releases import (
     append_release,
     read_releases,
 )
-from deltawitness.locations import local_path, strip_credentials
+from deltawitness.locations import strip_credentials
 from deltawitness.redaction import redact_message
 from deltawitness.run import current_run
 from deltawitness.run_origin import process_origin
@@ -157,8 +159,8 @@ def _open(named: NamedTable, settings: Settings) -> OpenVersion:
 def _has_version(found: OpenVersion, settings: Settings) -> bool:
     """Return whether a table has a version after the opened one."""
     uri = found.name.uri or ""
-    options = None if local_path(uri) is not None else settings.storage_options
-    return open_log(uri, options).read(found.table.version() + 1) is not None
+    log = open_log(uri, storage_options_for(uri, settings))
+    return log.read(found.table.version() + 1) is not None
 
 
 def _released(found: OpenVersion) -> ReleasedTable:
@@ -316,12 +318,15 @@ def _diff_of(
     if a == b:
         return ReleaseTableDiff(name=name, change=None, a=a, b=b)
     found = ReleaseTableDiff(name=name, change=DiffChange.CHANGED, a=a, b=b)
+    for table in (a, b):
+        opened = open_released(table, settings)
+        if isinstance(opened, CheckedTable):
+            return replace(found, problem=f"{table}: {opened.reason}")
+        if not {each.name for each in opened.schema().fields}.issuperset(options.key):
+            options = replace(options, key=())
     try:
-        first, second = named_table(a), named_table(b)
-        if options.key:
-            columns = {each.name for each in open_version(first, settings).table.schema().fields}
-            options = options if columns.issuperset(options.key) else replace(options, key=())
-        return replace(found, diff=diff_tables(ledger, first, second, options, settings))
+        compared = diff_tables(ledger, named_table(a), named_table(b), options, settings)
+        return replace(found, diff=compared)
     except (DeltaWitnessError, OSError) as error:
         return replace(found, problem=str(error))
 

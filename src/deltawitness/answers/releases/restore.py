@@ -11,11 +11,11 @@ from deltawitness.answers.questions import settings_with
 from deltawitness.answers.releases.lookup import find_release, place_of
 from deltawitness.answers.releases.values import ReleaseRestore
 from deltawitness.answers.run_effect import LogCommit, log_commit
+from deltawitness.answers.storage import error_reason
 from deltawitness.answers.table_restore import (
     TablePlace,
     commit_restore,
     difference,
-    error_reason,
     obstacle,
 )
 from deltawitness.answers.undo import drain_ledger, observed

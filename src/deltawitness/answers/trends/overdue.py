@@ -127,7 +127,7 @@ def read_overdue(  # noqa: PLR0913 - keyword-only options
         msg = f"{option}tolerance: expected a number above 0"
         raise ValueError(msg)
     time = at or now()
-    condition = None if table is None else table_condition(ledger, table, f"{option}table: ")
+    condition = None if table is None else table_condition(ledger, table)
     writes = past_writes(ledger, time, condition)
     cadences = [
         found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
@@ -12,6 +12,7 @@ from typing import Any
 from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS_ROWS
 from deltawitness.answers.predicates import equal
 from deltawitness.answers.rows import TableVersion
+from deltawitness.answers.run_report import undone_runs
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
@@ -103,7 +104,8 @@ def past_writes(
         at: skips later writes.
         table: SQL predicate of the tables; None for all.
     """
-    written = [*_conditions(at), *([] if table is None else [f"({table})"])]
+    conditions = _conditions(at, undone_runs(ledger, at))
+    written = [*conditions, *([] if table is None else [f"({table})"])]
     rows = ledger.query(
         "SELECT found.*, runs.status FROM (SELECT *, row_number() OVER"  # noqa: S608 - quoted
         " (PARTITION BY table_id, job ORDER BY time DESC) AS place FROM (SELECT table_id,"
@@ -120,13 +122,17 @@ def past_writes(
         identity: [_write(row) for row in same]
         for identity, same in groupby(rows, key=lambda row: str(row["table_id"]))
     }
-    return _with_changes(ledger, found, at)
+    return _with_changes(ledger, found, conditions)
 
 
-def _conditions(at: datetime) -> list[str]:
+def _conditions(at: datetime, undone: Collection[str]) -> list[str]:
     """Return the conditions of the writes that are learned from."""
-    no_undo = f"coalesce(job, '') <> {quote_literal(UNDO_JOB)}"
-    return [f"({COMMITTED})", f"NOT {KEEPS_ROWS}", _until("event_time", at), _NO_ENTRY, no_undo]
+    no_undo = [f"coalesce(job, '') <> {quote_literal(UNDO_JOB)}", *_none_of(undone)]
+    return [f"({COMMITTED})", f"NOT {KEEPS_ROWS}", _until("event_time", at), _NO_ENTRY, *no_undo]
+
+
+def _none_of(runs: Collection[str]) -> list[str]:
+    return ["NOT " + is_in("coalesce(run_id, '')", sorted(runs))] if runs else []
 
 
 def _write(row: Row) -> PastWrite:
@@ -147,7 +153,7 @@ def _write(row: Row) -> PastWrite:
 
 
 def _with_changes(
-    ledger: LedgerListing, found: dict[str, list[PastWrite]], at: datetime
+    ledger: LedgerListing, found: dict[str, list[PastWrite]], conditions: Sequence[str]
 ) -> dict[str, list[PastWrite]]:
     """Return the writes with all changes of long-lived runs, such as those of a service."""
     long = [each for writes in found.values() for each in _long_lived(writes)]
@@ -160,7 +166,7 @@ def _with_changes(
         " (PARTITION BY table_id, run_id ORDER BY event_time DESC) AS place FROM inventory"
         f" JOIN (VALUES {keys}) AS wanted(wanted_table, wanted_run)"
         " ON wanted_table = table_id AND wanted_run = run_id"
-        f" WHERE {' AND '.join(_conditions(at))} AND {CHANGES_ROWS})"
+        f" WHERE {' AND '.join(conditions)} AND {CHANGES_ROWS})"
         f" WHERE place <= {HISTORY} ORDER BY event_time"
     )
     for row in rows:
@@ -204,6 +210,7 @@ def past_runs(
         _until("start_time", at),
         f"coalesce(end_time, start_time) <= {timestamp_literal(at)}",
         *equal("job", job),
+        *_none_of(undone_runs(ledger, at)),
     ]
     rows = ledger.query(
         "SELECT * FROM (SELECT run_id, job, start_time, end_time, status, error_type, code_version,"  # noqa: S608 - quoted

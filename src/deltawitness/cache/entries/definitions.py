@@ -8,15 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.policy import CachePolicy, check_policy
-from deltawitness.cache.fingerprint.dependencies import (
-    is_being_computed,
-    refresh_view,
-    uncached_views_in,
-)
-from deltawitness.cache.fingerprint.inputs import has_files
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
-from deltawitness.cache.fingerprint.plan import fingerprint_of
-from deltawitness.cache.fingerprint.scans import RECURSION
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import CacheScope
 from deltawitness.session.core.frames import (
@@ -29,6 +20,15 @@ from deltawitness.session.core.frames import (
 from deltawitness.session.core.private_api import FILE_CACHE_LIMIT
 from deltawitness.session.core.snapshot import TableName, scanned_names
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.dependencies import (
+    is_being_computed,
+    refresh_view,
+    uncached_views_in,
+)
+from deltawitness.session.fingerprint.inputs import has_files
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
+from deltawitness.session.fingerprint.plan import fingerprint_of
+from deltawitness.session.fingerprint.scans import RECURSION
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.cache.entries.copies import EntryCopy
-from deltawitness.cache.fingerprint.model import Fingerprint
 from deltawitness.commit.reader import CommitMetadata
 from deltawitness.locations import local_path
 from deltawitness.redaction import key_hash
@@ -21,6 +20,7 @@ from deltawitness.semconv import (
     DELTA_TABLE_VERSION,
     CacheScope,
 )
+from deltawitness.session.fingerprint.model import Fingerprint
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -18,7 +18,6 @@ from deltawitness.cache.entries.entry import (
     parse_metadata,
     written_rows,
 )
-from deltawitness.cache.fingerprint.model import Fingerprint
 from deltawitness.commit.log import open_log, read_commits, reuse_reads, start_reads
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.forks import mark_delta_rs_used
@@ -36,6 +35,7 @@ from deltawitness.semconv import (
     CacheScope,
     Operation,
 )
+from deltawitness.session.fingerprint.model import Fingerprint
 from deltawitness.settings import Settings
 from deltawitness.telemetry.diagnostics import DiagnosticsSink, diagnostics_sink
 

@@ -9,7 +9,6 @@ from deltawitness.app_transactions import outside_block
 from deltawitness.cache.entries.definitions import EntryDefinition
 from deltawitness.cache.entries.entry import RETENTION, Entry, entry_metadata
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.fingerprint.model import Fingerprint
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
@@ -17,6 +16,7 @@ from deltawitness.observe.write_context import NO_ATTRIBUTES
 from deltawitness.run import suppressed
 from deltawitness.session.core.frames import derive
 from deltawitness.session.core.private_api import ENGINE_ERROR, FAILED_SOURCE
+from deltawitness.session.fingerprint.model import Fingerprint
 from deltawitness.session.proxies import plain
 from deltawitness.session.sql.frame_writer import write_delta
 from deltawitness.session.sql.observe_writes import observe_write

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
 from deltawitness.cache.entries.entry import Entry
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.fingerprint.content_digest import content_hash
-from deltawitness.cache.fingerprint.model import DataInput, Fingerprint
-from deltawitness.cache.fingerprint.plan import columns_of
 from deltawitness.exceptions import CacheError, ConfigurationError
 from deltawitness.hashing import schema_hash
 from deltawitness.semconv import CacheScope
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.content_digest import content_hash
+from deltawitness.session.fingerprint.model import DataInput, Fingerprint
+from deltawitness.session.fingerprint.plan import columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.fingerprint.content_digest import TooLargeError, content_hash
-from deltawitness.cache.fingerprint.inputs import DATA_LIMIT, collect_inputs, table_input
-from deltawitness.cache.fingerprint.model import DataInput, NotCacheable
-from deltawitness.cache.fingerprint.plan import source_fingerprint
-from deltawitness.cache.fingerprint.scans import UnknownScanError
 from deltawitness.commit.log import LOG_DIRECTORY
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.locations import is_uri
 from deltawitness.semconv import CacheScope
 from deltawitness.session.core.table_providers import provider_of
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.content_digest import TooLargeError, content_hash
+from deltawitness.session.fingerprint.inputs import DATA_LIMIT, collect_inputs, table_input
+from deltawitness.session.fingerprint.model import DataInput, NotCacheable
+from deltawitness.session.fingerprint.plan import source_fingerprint
+from deltawitness.session.fingerprint.scans import UnknownScanError
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext

@@ -13,9 +13,6 @@ from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.policy import METADATA_SNAPSHOT
 from deltawitness.cache.entries.store import Entries
 from deltawitness.cache.entries.writer import write_entry
-from deltawitness.cache.fingerprint.model import DataInput, Fingerprint
-from deltawitness.cache.fingerprint.plan import columns_of
-from deltawitness.cache.fingerprint.table_digest import digest_table
 from deltawitness.cache.kinds.session_metadata import PARTS, session_metadata
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.hashing import schema_hash
@@ -35,6 +32,9 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.model import DataInput, Fingerprint
+from deltawitness.session.fingerprint.plan import columns_of
+from deltawitness.session.fingerprint.table_digest import digest_table
 from deltawitness.telemetry.cache_spans import cache_span
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.table_digest import TableDigest, digest_table
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.table_digest import TableDigest, digest_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

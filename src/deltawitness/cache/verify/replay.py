@@ -7,10 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.entry import DamagedEntryError, check_files
-from deltawitness.cache.entries.plan_store import PlannedTable, StoredPlan
-from deltawitness.cache.fingerprint.diff import differences
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
-from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.commit.log import open_log
 from deltawitness.redaction import redact_text
 from deltawitness.session.context_handlers import SESSION_HANDLERS
@@ -18,12 +14,24 @@ from deltawitness.session.core.frames import FrameState, attach_state
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.diff import differences
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable, TableInput
+from deltawitness.session.fingerprint.plan import fingerprint_of
+from deltawitness.session.fingerprint.stored_plan import PlannedTable, StoredPlan
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionConfig, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["NotReproducibleError", "Opener", "pinned_frame", "pinned_table"]
+__all__ = [
+    "NotReproducibleError",
+    "Opener",
+    "attach_session",
+    "make_schema",
+    "pinned_frame",
+    "pinned_session",
+    "pinned_table",
+]
 
 Opener = Callable[[TableInput], "DeltaTable"]
 """Opens a Delta table at its recorded version; raises :class:`NotReproducibleError` if that is gone."""
@@ -68,13 +76,14 @@ def pinned_table(
     return table
 
 
-def pinned_frame(
+def pinned_frame(  # noqa: PLR0913 - each is an option, by keyword
     stored: Fingerprint,
     plan: StoredPlan,
     open_table: Opener,
     *,
     source_ctx: SessionContext | None = None,
     functions: Mapping[str, str] | None = None,
+    needs_exact_text: bool = True,
 ) -> DataFrame:
     """Return the frame that computes an entry, over the recorded versions of its inputs.
 
@@ -86,6 +95,7 @@ def pinned_frame(
         open_table: opens the Delta tables.
         source_ctx: the session to copy other tables and functions from.
         functions: versions of the functions in that session, by name.
+        needs_exact_text: whether the plan text must have all literals exactly.
 
     Raises:
         NotReproducibleError: the frame cannot be built over the same inputs.
@@ -95,7 +105,7 @@ def pinned_frame(
         shown = ", ".join(f"{each.name} {each.version}" for each in missing)
         msg = f"user-defined function missing: {shown}"
         raise NotReproducibleError(msg)
-    ctx = _pinned_session(stored, plan, open_table, source_ctx)
+    ctx = pinned_session(stored, plan, open_table, source_ctx)
     problem = "the query can no longer be planned"
     for sql, planned in _attempts(ctx, plan):
         try:
@@ -103,7 +113,7 @@ def pinned_frame(
         except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
             problem = f"the query can no longer be planned: {redact_text(str(error))}"
             continue
-        now = _checked_fingerprint(frame, stored, sql)
+        now = _checked_fingerprint(frame, stored, sql, needs_exact_text)
         if sql is None or now.plan_hash == stored.plan_hash:
             return frame
         problem = "the query has another plan in this session"
@@ -125,30 +135,33 @@ def _attempts(
     if plan.table is not None:
         yield None, lambda: _frame_of_table(ctx)
     if (sql := plan.sql) is not None:
-        yield sql, lambda: _attach(ctx, unpatched(ctx, "sql")(sql))
+        yield sql, lambda: attach_session(ctx, unpatched(ctx, "sql")(sql))
     if (content := plan.substrait) is not None:
         yield None, lambda: _frame_of_substrait(ctx, content)
 
 
 def _frame_of_table(ctx: SessionContext) -> DataFrame:
     (entry,) = session_of(ctx).snapshot
-    return _attach(ctx, unpatched(ctx, "table")(entry.name.sql()))
+    return attach_session(ctx, unpatched(ctx, "table")(entry.name.sql()))
 
 
 def _frame_of_substrait(ctx: SessionContext, content: bytes) -> DataFrame:
     from datafusion.substrait import Consumer, Serde  # noqa: PLC0415 - heavy
 
     plan = Consumer.from_substrait_plan(ctx, Serde.deserialize_bytes(content))
-    return _attach(ctx, unpatched(ctx, "create_dataframe_from_logical_plan")(plan))
+    return attach_session(ctx, unpatched(ctx, "create_dataframe_from_logical_plan")(plan))
 
 
-def _attach(ctx: SessionContext, frame: DataFrame) -> DataFrame:
+def attach_session(ctx: SessionContext, frame: DataFrame) -> DataFrame:
+    """Attach the state of a session to a frame that its context has planned, and return the frame."""
     session = session_of(ctx)
     attached: DataFrame = attach_state(frame, FrameState(ctx, session, session.snapshot))
     return attached
 
 
-def _checked_fingerprint(frame: DataFrame, stored: Fingerprint, sql: str | None) -> Fingerprint:
+def _checked_fingerprint(
+    frame: DataFrame, stored: Fingerprint, sql: str | None, needs_exact_text: bool
+) -> Fingerprint:
     """Return the fingerprint of a frame, if its inputs are those of the stored fingerprint.
 
     Raises:
@@ -156,7 +169,12 @@ def _checked_fingerprint(frame: DataFrame, stored: Fingerprint, sql: str | None)
     """
     versions = {each.name: each.version for each in stored.functions}
     now = fingerprint_of(
-        frame, functions=versions, version=stored.version, has_max_age=True, query=sql
+        frame,
+        functions=versions,
+        version=stored.version,
+        has_max_age=True,
+        query=sql,
+        needs_exact_text=needs_exact_text,
     )
     if isinstance(now, NotCacheable):
         raise NotReproducibleError(now.reason)
@@ -198,9 +216,20 @@ def _table_versions(fingerprint: Fingerprint) -> set[tuple[str, int]]:
 # --- the session -------------------------------------------------------------------------------------------
 
 
-def _pinned_session(
+def pinned_session(
     stored: Fingerprint, plan: StoredPlan, open_table: Opener, source_ctx: SessionContext | None
 ) -> SessionContext:
+    """Return a session with the tables of a plan at their recorded versions, and the recorded settings.
+
+    Args:
+        stored: the fingerprint with the versions and the settings.
+        plan: the stored plan.
+        open_table: opens the Delta tables.
+        source_ctx: the session to copy other tables and functions from.
+
+    Raises:
+        NotReproducibleError: a table cannot be opened.
+    """
     from datafusion import SessionContext as Plain  # noqa: PLC0415 - heavy
 
     ctx = Plain(_config(stored, plan))
@@ -209,7 +238,7 @@ def _pinned_session(
         SESSION_HANDLERS["enable_spark_functions"](ctx, (), {})
     for name, pinned in _pinned_names(stored, plan):
         table = open_table(pinned)
-        _make_schema(ctx, name)
+        make_schema(ctx, name)
         session.register(ctx, name, table, fixed=True)
     if source_ctx is not None:
         _copy_tables(source_ctx, ctx)
@@ -253,7 +282,8 @@ def _input_of(planned: PlannedTable, stored: Fingerprint) -> TableInput:
     raise NotReproducibleError(msg)
 
 
-def _make_schema(ctx: SessionContext, name: TableName) -> None:
+def make_schema(ctx: SessionContext, name: TableName) -> None:
+    """Register the catalog and the schema of a table's name, if the session lacks them."""
     from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy
 
     if name.catalog not in unpatched(ctx, "catalog_names")():
@@ -274,7 +304,7 @@ def _copy_tables(source_ctx: SessionContext, ctx: SessionContext) -> None:
             provider = unpatched(source_ctx, "catalog")(catalog).schema(schema)
             for table in provider.names():
                 name = TableName(catalog, schema, table)
-                _make_schema(ctx, name)
+                make_schema(ctx, name)
                 if name not in delta and not unpatched(ctx, "table_exist")(name.sql()):
                     _copy_table(ctx, name, provider.table(table))
 

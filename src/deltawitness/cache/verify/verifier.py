@@ -1,4 +1,4 @@
-"""Verifies stored entries: recompute them from the recorded versions of their inputs, and compare.
+"""Verifies stored entries and writes: recompute them from the recorded versions of their inputs, and compare.
 
 The stored plan runs over its Delta inputs at the recorded versions, and the content is compared with
 the stored rows, column by column, in any row order.
@@ -13,22 +13,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition
 from deltawitness.cache.entries.entry import DamagedEntryError, check_files
-from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, read_plan, storable_plan
+from deltawitness.cache.entries.plan_store import PLAN, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
-from deltawitness.cache.fingerprint.diff import differences
-from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
-from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.cache.kinds.datasets import define_dataset
+from deltawitness.cache.verify.changes import changed_table
 from deltawitness.cache.verify.compare import compare
 from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame, pinned_table
+from deltawitness.cache.verify.results import Verdict, VerifyResult, compare_rows, result_of
+from deltawitness.cache.verify.writes import StoredWrite, stored_write, written_rows
 from deltawitness.commit.log import open_log
-from deltawitness.commit.reader import parse_commit
+from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
@@ -51,6 +51,9 @@ from deltawitness.semconv import (
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.table_providers import provider_of
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.diff import differences
+from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable, TableInput
+from deltawitness.session.fingerprint.stored_plan import StoredPlan
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import cache_span
 
@@ -59,58 +62,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Verdict", "Verifier", "VerifyResult"]
-
-
-class Verdict(StrEnum):
-    """The result of a verification."""
-
-    REPRODUCIBLE = "reproducible"
-    """Recomputation gave the same rows."""
-    DIFFERS = "differs"
-    """Recomputation from the same inputs gave other rows."""
-    CANNOT_TELL = "cannot_tell"
-    """The rows cannot be recomputed from the same inputs."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
-    """The verification of one entry or write.
-
-    Attributes:
-        name: name of the entry, or of the table that was written.
-        scope: view, dataset, artifact or metadata.
-        version: the table version that holds the rows.
-        verdict: the verdict.
-        reason: why the verdict is `cannot_tell`.
-        rows_kept: number of stored rows.
-        rows_now: number of recomputed rows.
-        columns: columns whose content differs; empty although the results differ if each column
-            has the same values but the rows combine them differently.
-        rounded: float columns that differ only by the order of summation.
-        write_id: id of the write, when writes are verified.
-    """
-
-    name: str | None
-    scope: CacheScope
-    version: int | None
-    verdict: Verdict
-    reason: str | None = None
-    rows_kept: int | None = None
-    rows_now: int | None = None
-    columns: tuple[str, ...] = ()
-    rounded: tuple[str, ...] = ()
-    write_id: str | None = None
-
-    def __str__(self) -> str:
-        head = f"{self.name} {self.version}: {self.verdict.value.replace('_', ' ')}"
-        if self.reason is not None:
-            return f"{head} ({self.reason})"
-        if self.verdict is Verdict.REPRODUCIBLE:
-            more = f", rounded: {', '.join(self.rounded)}" if self.rounded else ""
-            return f"{head} ({self.rows_kept} rows{more})"
-        where = ", ".join(self.columns) or "the same values in other rows"
-        return f"{head} ({where}; {self.rows_kept} rows stored, {self.rows_now} recomputed)"
+__all__ = ["Verifier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +112,11 @@ class Verifier:
                 CacheScope(row["scope"]),
                 row["table_uri"],
                 row["version"],
+                write_id=row["write_id"],
             )
             yield replace(result, write_id=row["write_id"])
 
-    def verify_version(
+    def verify_version(  # noqa: PLR0913 - the location of the rows, by keyword where it may be missing
         self,
         name: str | None,
         scope: CacheScope,
@@ -171,6 +124,7 @@ class Verifier:
         version: int | None,
         *,
         policy: str = POLICY_UNMANAGED,
+        write_id: str | None = None,
     ) -> VerifyResult:
         """Verify the rows in a table version. Never raises: what prevents it is the reason in the result.
 
@@ -180,6 +134,7 @@ class Verifier:
             uri: location of the table.
             version: version of the table.
             policy: name of the policy that it was stored under.
+            write_id: id of the write that committed the version; that in its commit when None.
         """
         where = None if uri is None else ledger_uri(uri)
         columns: dict[str, Any] = {"table_name": name, "table_uri": where, "version": version}
@@ -196,7 +151,7 @@ class Verifier:
             columns=columns,
             details=details,
         ) as (_, set_result):
-            result = self._verdict_on(name, scope, uri, version)
+            result = self._verdict_on(name, scope, uri, version, write_id)
             # NOOP: hits and misses of a run count its reads only.
             set_result(CacheResult.NOOP)
             details[CACHE_VERDICT] = result.verdict.value
@@ -204,24 +159,84 @@ class Verifier:
         return result
 
     def _verdict_on(
-        self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
+        self,
+        name: str | None,
+        scope: CacheScope,
+        uri: str | None,
+        version: int | None,
+        write_id: str | None,
     ) -> VerifyResult:
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+        reader = SessionContext()  # keep a reference: the frame does not keep its session alive
+        unverified = VerifyResult(name, scope, version, Verdict.CANNOT_TELL)
         try:
-            stored = self._stored_entry(name, scope, uri, version)
-            table = self._open_table(stored)
-            frame = self._recompute(stored)
-            return self._compare(stored, table, frame)
+            uri, raw, commit = self._read_commit(uri, version)
+            if CACHE_ENTRY in commit.metadata:
+                entry = _stored_entry(name, scope, uri, commit)
+                table = self._open_table(uri, commit.version)
+                frame = self._recompute(entry)
+                rows = unpatched(reader, "read_table")(provider_of(table))
+                return compare_rows(unverified, entry.fingerprint, rows, frame)
+            write = stored_write(self._root, uri, commit, raw, write_id)
+            table = self._open_table(uri, commit.version)
+            return self._verify_write(unverified, write, table)
         except NotReproducibleError as reason:
             text = str(reason)
         except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
             text = f"cannot be recomputed: {redact_text(str(error)) or type(error).__name__}"
-        return VerifyResult(name, scope, version, Verdict.CANNOT_TELL, text)
+        return replace(unverified, reason=text)
 
-    # --- stored entry ---------------------------------------------------------------------------------
+    def _verify_write(
+        self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
+    ) -> VerifyResult:
+        if not write.is_of_rows:
+            return self._verify_change(unverified, write, table)
+        try:
+            return self._verify_rows(unverified, write, table)
+        except Exception:  # Substrait has no UNNEST, and DataFusion reads not all of it
+            if write.statement is None:
+                raise
+            return self._verify_change(unverified, write, table)
 
-    def _stored_entry(
-        self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
-    ) -> StoredEntry:
+    def _verify_rows(
+        self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
+    ) -> VerifyResult:
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+        reader = SessionContext()  # as above
+        frame = pinned_frame(
+            write.fingerprint,
+            write.plan,
+            partial(self._open_input, write.plan),
+            needs_exact_text=False,
+        )
+        rows = written_rows(reader, write, table, frame.schema().names)
+        return compare_rows(unverified, write.fingerprint, rows, frame, needs_exact_text=False)
+
+    def _verify_change(
+        self, unverified: VerifyResult, write: StoredWrite, table: DeltaTable
+    ) -> VerifyResult:
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+        reader = SessionContext()  # as above
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            changed = changed_table(
+                write,
+                partial(self._open_table, write.uri, write.version - 1),
+                partial(self._open_input, write.plan),
+                folder,
+            )
+            stored, computed = (
+                unpatched(reader, "read_table")(provider_of(each)) for each in (table, changed)
+            )
+            return result_of(unverified, compare(stored, computed))
+
+    # --- stored rows ------------------------------------------------------------------------------------
+
+    def _read_commit(
+        self, uri: str | None, version: int | None
+    ) -> tuple[str, bytes, CommitMetadata]:
         if uri is None or version is None:
             msg = "its location or version is unknown"
             raise NotReproducibleError(msg)
@@ -229,23 +244,12 @@ class Verifier:
         if raw is None:
             msg = "its commit is no longer in the log"
             raise NotReproducibleError(msg)
-        metadata = parse_commit(version, raw).metadata.get(CACHE_ENTRY)
-        if metadata is None:
-            msg = "no plan was stored"
-            raise NotReproducibleError(msg)
-        parsed = json.loads(metadata)
-        if parsed["fingerprint"] is None:
-            msg = "it was invalidated"
-            raise NotReproducibleError(msg)
-        fingerprint = Fingerprint.from_json(parsed["fingerprint"])
-        plan = parsed.get("facts", {}).get(PLAN) or fingerprint.key
-        return StoredEntry(name, scope, uri, version, fingerprint, plan)
+        return uri, raw, parse_commit(version, raw)
 
-    def _open_table(self, stored: StoredEntry) -> DeltaTable:
+    def _open_table(self, uri: str, version: int) -> DeltaTable:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
-        options = self._root.storage_options
-        table = DeltaTable(stored.uri, version=stored.version, storage_options=options)
+        table = DeltaTable(uri, version=version, storage_options=self._root.storage_options)
         try:
             check_files(table)
         except DamagedEntryError:
@@ -335,35 +339,17 @@ class Verifier:
         )
         return {table_id(uri): uri for uri in found["uri"].to_pylist() if uri is not None}
 
-    # --- compare --------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _compare(stored: StoredEntry, table: DeltaTable, frame: DataFrame) -> VerifyResult:
-        from datafusion import SessionContext  # noqa: PLC0415 - heavy
-
-        reader = SessionContext()  # keep a reference: the frame does not keep its session alive
-        found = compare(unpatched(reader, "read_table")(provider_of(table)), frame)
-        result = VerifyResult(
-            stored.name,
-            stored.scope,
-            stored.version,
-            Verdict.REPRODUCIBLE if found.is_same else Verdict.DIFFERS,
-            rows_kept=found.stored,
-            rows_now=found.computed,
-            columns=found.differing,
-            rounded=found.rounded,
-        )
-        reason = None if found.is_same else _nondeterminism(frame, stored.fingerprint)
-        if reason is None:
-            return result
-        return replace(result, verdict=Verdict.CANNOT_TELL, reason=reason)
-
-
-def _nondeterminism(frame: DataFrame, stored: Fingerprint) -> str | None:
-    """Return why a frame may give another result on each run; None if it does not."""
-    versions = {each.name: each.version for each in stored.functions}
-    now = fingerprint_of(frame, functions=versions, version=stored.version)
-    return now.reason.partition(":")[0] if isinstance(now, NotCacheable) else None
+def _stored_entry(
+    name: str | None, scope: CacheScope, uri: str, commit: CommitMetadata
+) -> StoredEntry:
+    parsed = json.loads(commit.metadata[CACHE_ENTRY])
+    if parsed["fingerprint"] is None:
+        msg = "it was invalidated"
+        raise NotReproducibleError(msg)
+    fingerprint = Fingerprint.from_json(parsed["fingerprint"])
+    plan = parsed.get("facts", {}).get(PLAN) or fingerprint.key
+    return StoredEntry(name, scope, uri, commit.version, fingerprint, plan)
 
 
 def _dataset_frame(path: str, stored: StoredEntry) -> DataFrame:

@@ -8,7 +8,7 @@ reconcile does not rebuild expired rows from the logs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -27,8 +27,9 @@ from deltawitness.ledger.tables.schema import (
     commit_properties,
 )
 from deltawitness.ledger.tables.shards import open_parts
+from deltawitness.ledger.tables.write_plans import delete_plans_of_writes, plans_of_writes
 from deltawitness.run import suppressed
-from deltawitness.semconv import EXPIRED_PROPERTY, CacheOperation
+from deltawitness.semconv import EXPIRED_PROPERTY, WRITE_PLAN_DIRECTORY, CacheOperation
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -42,11 +43,11 @@ expired too, is compared with the rows."""
 
 @dataclass(frozen=True, slots=True)
 class ExpireResult:
-    """The result of expiring one table.
+    """The result of expiring one table, or the stored plans of writes.
 
     Attributes:
-        table: its name.
-        rows: its rows before the expiry.
+        table: its name; `cache_plans` for the stored plans.
+        rows: its rows before the expiry; of the stored plans, the files.
         expired: rows that were deleted; in a dry run, those that would be.
         retained: rows of runs before the date that stay, because they have later writes or ended later.
         is_done: whether the rows are deleted. False in a dry run, and if another process maintains the
@@ -67,7 +68,8 @@ def expire(
 ) -> list[ExpireResult]:
     """Delete the rows of the days before a date, or count them.
 
-    Shards are folded first. The row of a run stays while the ledger has later writes of the run.
+    Shards are folded first. The row of a run stays while the ledger has later writes of the run. The
+    stored plans of writes before the date are deleted as well.
 
     Args:
         root: location of the ledger.
@@ -89,7 +91,18 @@ def expire(
                 results.append(
                     _expire(root, table, found, before, vacuum) if apply else found.result
                 )
+        if plans := plans_of_writes(root):
+            results.append(_expire_plans(root, plans, before, apply=apply))
     return results
+
+
+def _expire_plans(
+    root: LedgerRoot, plans: Mapping[str, date | None], before: date, *, apply: bool
+) -> ExpireResult:
+    expired = [name for name, day in plans.items() if day is not None and day < before]
+    if apply:
+        delete_plans_of_writes(root, expired)
+    return ExpireResult(WRITE_PLAN_DIRECTORY, len(plans), len(expired), is_done=apply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +120,8 @@ def _count(root: LedgerRoot, table: LedgerTable, before: date) -> _Expired:
     if not retained:
         predicate = is_old
     (row,) = listing.query(
-        f"SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS expired,"
-        f" count(*) FILTER (WHERE {is_old}) AS old FROM {source}"
+        f"SELECT count(*) AS rows, count(CASE WHEN {predicate} THEN 1 END) AS expired,"
+        f" count(CASE WHEN {is_old} THEN 1 END) AS old FROM {source}"
     )
     return _Expired(
         ExpireResult(table.name, row["rows"], row["expired"], row["old"] - row["expired"]),

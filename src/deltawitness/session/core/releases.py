@@ -13,6 +13,7 @@ from deltawitness.ledger.tables.releases import read_releases
 from deltawitness.locations import local_path
 from deltawitness.observe.observer import current_observer
 from deltawitness.session.core.state import session_of
+from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,6 @@ def register_release(
             raise ReleaseError(msg)
         opened.append((table.name, version))
     for each, version in opened:
-        quoted = '"' + each.replace('"', '""') + '"'
-        session.register(ctx, session.parsed_name(ctx, quoted), version, fixed=True)
+        parsed = session.parsed_name(ctx, quote_identifier(each))
+        session.register(ctx, parsed, version, fixed=True)
     return tuple(each for each, _ in opened)

@@ -15,6 +15,7 @@ from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.observe_writes import report_if_unreached
 from deltawitness.session.sql.split_plan import split_by_files
+from deltawitness.session.sql.write_plans import with_stored_plan
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
@@ -62,6 +63,7 @@ def write_distributed(  # noqa: PLR0913 - the arguments of write_distributed, by
         state = state_of(frame)
         parts = _parts_of(ctx, frame, state, split, max_parts or 2 * (os.cpu_count() or 1))
         attributes = attributes_of_frame(frame, state, schema=frame.schema())
+        attributes = with_stored_plan(attributes, frame, state)
     workers = Workers(engine, max_in_flight)
     result = write_with_attributes(parts, (table, storage), request, workers, key, attributes)
     _publish(state, os.fspath(table), storage)

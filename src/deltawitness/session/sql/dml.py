@@ -55,6 +55,7 @@ from deltawitness.session.sql.merge_parser import Merge
 from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
 from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
+from deltawitness.session.sql.write_plans import with_stored_plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -214,7 +215,11 @@ class _Run:
             return self._insert(below, "append" if kind == "Append" else "overwrite")
         if kind == "Merge":
             return self._merge(below)
-        with observe_write(attributes_of_frame(below, self.state)):
+        attributes = attributes_of_frame(below, self.state)
+        # The plan of a TRUNCATE has no columns.
+        rows = self._target if kind == "Truncate" else below
+        attributes = with_stored_plan(attributes, rows, self.state, statement=self._statement)
+        with observe_write(attributes):
             if kind == "Update":
                 return self._update(below)
             if kind == "Delete":
@@ -227,6 +232,14 @@ class _Run:
         )
         raise StatementError(msg)
 
+    def _target(self) -> DataFrame:
+        frame: DataFrame = unpatched(self.ctx, "table")(self.entry.name.sql())
+        return frame
+
+    @property
+    def _statement(self) -> tuple[BoundCall, Registered]:
+        return self.bound, self.entry
+
     def _insert(self, below: LogicalPlan, mode: str) -> int:
         frame = _frame(self.ctx, below)
         schema = frame.schema()
@@ -235,7 +248,9 @@ class _Run:
         else:
             frame = _without_views(self.ctx, below) or frame
         frame, schema = without_columns(frame, schema, self._computed_columns())
-        with observe_write(attributes_of_frame(below, self.state, schema=schema)):
+        attributes = attributes_of_frame(below, self.state, schema=schema)
+        attributes = with_stored_plan(attributes, frame, self.state, statement=self._statement)
+        with observe_write(attributes):
             return stream_into(self.table, coerce(self.ctx, frame, schema), mode)
 
     def _computed_columns(self) -> frozenset[str]:
@@ -260,6 +275,7 @@ class _Run:
             reads=(self.entry.as_input(),),
             columns=lambda found: columns_of_merge(merge, planner, self._columns, found),
         )
+        attributes = with_stored_plan(attributes, below, self.state, statement=self._statement)
         with observe_write(attributes):
             return execute_merge(merge, planner, self.table, _frame(self.ctx, below))
 

@@ -17,6 +17,7 @@ from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import state_of
 from deltawitness.session.sql.plan_metrics import operator_metrics
 from deltawitness.session.sql.source_metrics import FrameMetrics
+from deltawitness.session.sql.write_plans import with_stored_plan
 
 __all__ = ["known_frame", "record_export"]
 
@@ -37,6 +38,7 @@ def known_frame(source: object) -> KnownSource | None:
         if state is None or state.pending is not None:
             return None
         attributes = attributes_of_frame(frame, state, schema=frame.schema())
+        attributes = with_stored_plan(attributes, frame, state)
         is_measured = operators is not None or (frame is source and _captures_operators())
         metrics = FrameMetrics(attributes.plan_hash, operators) if is_measured else None
         return KnownSource(attributes, metrics)

@@ -26,6 +26,7 @@ from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.generated_columns import generated_columns
 from deltawitness.session.sql.observe_writes import observe_write, report_if_unreached
 from deltawitness.session.sql.plan_metrics import with_operator_metrics
+from deltawitness.session.sql.write_plans import with_stored_plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -166,6 +167,7 @@ def _write(  # noqa: PLR0913 - the arguments of one write
     given = {key: value for key, value in arguments.items() if value is not None}
     with reuse_reads(), nullcontext() if is_new else handles.lease(uri, options) as table:
         attributes = attributes_of_frame(frame, state, schema=source.schema())
+        attributes = with_stored_plan(attributes, frame, state)
         if table is not None and mode is WriteMode.IGNORE:
             with observe_write(attributes):
                 write_deltalake(table, source, mode="ignore")  # reads neither argument
@@ -259,7 +261,9 @@ def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) ->
     rows = _with_names_of(rows, target)
     after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
     with after_failure, session.lease(entry) as table:
-        with observe_write(attributes_of_frame(rows, state, schema=target)):
+        attributes = attributes_of_frame(rows, state, schema=target)
+        attributes = with_stored_plan(attributes, rows, state, is_from_text=False)
+        with observe_write(attributes):
             stream_into(table, coerce(ctx, rows, target), mode)
         session.publish(ctx, entry, table)
 

@@ -12,6 +12,7 @@ from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.internal_errors import report
 from deltawitness.observe.write_context import WriteAttributes, write_context
 from deltawitness.observe.write_watch import watch_writes
+from deltawitness.run import is_suppressed
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ __all__ = ["observe_write", "report_if_unreached"]
 def observe_write(attributes: WriteAttributes) -> Iterator[None]:
     """Observe the delta-rs calls inside the block with these attributes."""
     try:
-        install_for_proxies()
+        if not is_suppressed():
+            install_for_proxies()
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
     with write_context(attributes):
@@ -66,6 +68,8 @@ def report_if_unreached(
 
 
 def _require() -> None:
+    if is_suppressed():
+        return
     try:
         observer = install_for_proxies()
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -75,6 +79,8 @@ def _require() -> None:
 
 
 def _record(write: UnreachedWrite, error: BaseException) -> None:
+    if is_suppressed():
+        return
     try:
         observer = install_for_proxies()
         if observer.is_on():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.distributed.target import table_actions
 from deltawitness.locations import local_path
 from deltawitness.session.core.snapshot import Registered
+from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.plan_steps import (
     SettingValues,
@@ -74,13 +75,9 @@ def _over_table(part: DeltaPart) -> tuple[SessionContext, DataFrame]:
         log = Path(folder, "_delta_log")
         log.mkdir()
         (log / f"{0:020d}.json").write_text(part.log)
-        unpatched(ctx, "register_table")(_quoted(name), DeltaTable(folder))
-    frame = unpatched(ctx, "table")(".".join(_quoted(each) for each in part.name if each))
+        unpatched(ctx, "register_table")(quote_identifier(name), DeltaTable(folder))
+    frame = unpatched(ctx, "table")(quote_identifier(*filter(None, part.name)))
     return ctx, with_steps(frame, part.steps)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def split_delta(

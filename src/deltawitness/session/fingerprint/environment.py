@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from deltawitness.cache.fingerprint.model import SettingInput
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.model import SettingInput
 
 if TYPE_CHECKING:
     from datafusion import SessionConfig, SessionContext
@@ -29,15 +30,28 @@ _RESULT_SETTINGS = (
 """Prefixes of the settings that change results; those of speed, memory and printing do not."""
 
 
-def setting_inputs(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[SettingInput, ...]:
+_read: WeakKeyDictionary[SessionConfig, dict[str, str]] = WeakKeyDictionary()
+"""Settings that were read from a configuration, which takes some milliseconds."""
+
+
+def setting_inputs(
+    ctx: SessionContext, *, has_spark_functions: bool, config: SessionConfig | None = None
+) -> tuple[SettingInput, ...]:
     """Return the settings of a session that change results and differ from the engine's defaults.
 
     Args:
         ctx: the session.
         has_spark_functions: Spark functions replace functions of the engine.
+        config: the current settings of the session, if the caller has them: they are read once for each
+            such object. None reads them from the session.
     """
     defaults = _defaults()
-    settings = _settings(unpatched(ctx, "copied_config")())
+    if config is None:
+        settings = _settings(unpatched(ctx, "copied_config")())
+    else:
+        if config not in _read:
+            _read[config] = _settings(config)
+        settings = dict(_read[config])
     if has_spark_functions:
         settings["functions"] = "spark"
     return tuple(

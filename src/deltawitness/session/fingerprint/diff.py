@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from deltawitness.cache.fingerprint.model import Fingerprint, label
+from deltawitness.session.fingerprint.model import Fingerprint, label
 
 __all__ = ["Miss", "MissReason", "differences"]
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.scans import UnknownScanError, nodes_of
 from deltawitness.session.core.private_api import wrapped_plan
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.scans import UnknownScanError, nodes_of
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext

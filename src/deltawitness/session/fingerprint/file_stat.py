@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from deltawitness.cache.fingerprint.model import FileInput
 from deltawitness.locations import canonical_uri
+from deltawitness.session.fingerprint.model import FileInput
 
 __all__ = ["FileGoneError", "file_input"]
 

@@ -9,18 +9,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.content_digest import TooLargeError, content_hash
-from deltawitness.cache.fingerprint.dependencies import is_of_another_default
-from deltawitness.cache.fingerprint.file_stat import FileGoneError, file_input
-from deltawitness.cache.fingerprint.model import (
+from deltawitness.commit.log import open_log
+from deltawitness.commit.private_api import storage_options_of
+from deltawitness.events import InputVersion
+from deltawitness.hashing import schema_hash
+from deltawitness.locations import table_id
+from deltawitness.session.core.frames import FrameState, state_of
+from deltawitness.session.core.private_api import BOUND_TO_ZONE
+from deltawitness.session.core.snapshot import Registered, TableName, scanned_names
+from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.content_digest import TooLargeError, content_hash
+from deltawitness.session.fingerprint.dependencies import is_of_another_default
+from deltawitness.session.fingerprint.file_stat import FileGoneError, file_input
+from deltawitness.session.fingerprint.model import (
     DataInput,
     FileInput,
     SourceInput,
     TableInput,
     label,
 )
-from deltawitness.cache.fingerprint.plan_details import check_literals, null_handling, values_in
-from deltawitness.cache.fingerprint.scans import (
+from deltawitness.session.fingerprint.plan_details import check_literals, null_handling, values_in
+from deltawitness.session.fingerprint.scans import (
     RECURSION,
     Leaf,
     LeafKind,
@@ -34,22 +44,12 @@ from deltawitness.cache.fingerprint.scans import (
     series_digest,
     shown_names,
 )
-from deltawitness.commit.log import open_log
-from deltawitness.commit.private_api import storage_options_of
-from deltawitness.events import InputVersion
-from deltawitness.hashing import schema_hash
-from deltawitness.locations import table_id
-from deltawitness.session.core.frames import FrameState, state_of
-from deltawitness.session.core.private_api import BOUND_TO_ZONE
-from deltawitness.session.core.snapshot import Registered, TableName, scanned_names
-from deltawitness.session.core.tokens import quote_identifier
-from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["DATA_LIMIT", "Inputs", "collect_inputs", "has_files", "table_input"]
+__all__ = ["DATA_LIMIT", "Inputs", "collect_inputs", "commit_hash", "has_files", "table_input"]
 
 DATA_LIMIT = 64 << 20
 """Maximum bytes of in-memory data that are hashed; larger data needs a version from the caller."""
@@ -107,18 +107,29 @@ def has_files(frame: DataFrame, ctx: SessionContext) -> bool:
     )
 
 
-def collect_inputs(frame: DataFrame, version: str | None) -> Inputs:
+def collect_inputs(
+    frame: DataFrame,
+    version: str | None,
+    *,
+    reads_content: bool = True,
+    needs_exact_text: bool = True,
+) -> Inputs:
     """Return the inputs of a frame.
 
     Args:
         frame: the frame.
         version: a version that the caller gives to inputs whose changes cannot be detected.
+        reads_content: whether the commits of Delta tables and the rows of in-memory tables are hashed.
+            Without it, tables have no commit, and in-memory tables are inputs whose changes cannot be
+            detected.
+        needs_exact_text: whether the plan text must have all literals exactly, so that another query has
+            another hash.
 
     Raises:
         UnknownScanError: changes of an input cannot be detected, and `version` is None.
     """
     found = Inputs()
-    for step in _InputCollector(frame, found).steps():
+    for step in _InputCollector(frame, found, reads_content, needs_exact_text).steps():
         try:
             step()
         except UnknownScanError:
@@ -130,9 +141,13 @@ def collect_inputs(frame: DataFrame, version: str | None) -> Inputs:
 class _InputCollector:
     """Collects the inputs of one frame."""
 
-    def __init__(self, frame: DataFrame, found: Inputs) -> None:
+    def __init__(
+        self, frame: DataFrame, found: Inputs, reads_content: bool, needs_exact_text: bool
+    ) -> None:
         self._frame = frame
         self._found = found
+        self._reads_content = reads_content
+        self._needs_exact_text = needs_exact_text
         self._state = state_of(frame)
         self._text = unpatched(frame, "logical_plan")().display_indent()
         self._tables = {} if self._state is None else _tables_by_shown_name(self._text, self._state)
@@ -150,7 +165,8 @@ class _InputCollector:
     def _add_plan_details(self) -> None:
         self._found.plan_details += values_in(self._frame)
         self._found.plan_details += null_handling(_context_of(self._frame), self._frame)
-        check_literals("\n".join((self._text, *self._found.plan_details)))
+        if self._needs_exact_text:
+            check_literals("\n".join((self._text, *self._found.plan_details)))
 
     def _check_views(self) -> None:
         """Check that the views in a plan read Delta tables at the versions that the session serves.
@@ -274,6 +290,9 @@ class _InputCollector:
             self._add_table(scan.name)
         elif leaf.is_of(LeafKind.FILES) and not is_computed(scan, leaf):
             self._add_files(name, source, leaf)
+        elif leaf.is_of(LeafKind.MEMORY) and not self._reads_content:
+            msg = f"{label(name)} is in memory only"
+            raise UnknownScanError(msg)
         elif leaf.is_of(LeafKind.MEMORY):
             self._found.data.append(DataInput(name, _hash_in_memory(source, name)))
         elif leaf.is_of(LeafKind.SERIES):
@@ -294,7 +313,7 @@ class _InputCollector:
             if is_of_another_default(self._state.session, self._state.ctx, entry.name):
                 msg = f"the view {label(name)} was created under another default schema"
                 raise UnknownScanError(msg)
-            self._found.tables.append(_input_of(entry, self._state))
+            self._found.tables.append(self._input_of(entry, self._state))
 
     def _add_files(self, name: str, source: DataFrame, leaf: Leaf) -> None:
         try:
@@ -333,7 +352,25 @@ class _InputCollector:
         if self._unnamed_tables != 1 or len(reads) != 1:
             msg = "it reads Delta tables that have no name in the session"
             raise UnknownScanError(msg)
-        self._found.tables.append(_input_of_read(reads[0]))
+        self._found.tables.append(self._input_of_read(reads[0]))
+
+    def _input_of(self, entry: Registered, state: FrameState) -> TableInput:
+        default = state.snapshot.default
+        is_plain = default is not None and tuple(entry.name[:2]) == default
+        return TableInput(
+            table_id=entry.table_id,
+            name=entry.name.table if is_plain else ".".join(entry.name),
+            version=entry.version,
+            identity=entry.identity,
+            commit=self._commit_of(entry.uri, entry.storage_options, entry.version),
+        )
+
+    def _input_of_read(self, read: InputVersion) -> TableInput:
+        commit = "" if read.uri is None else self._commit_of(read.uri, None, read.version)
+        return TableInput(read.table_id, "table", read.version, "", commit)
+
+    def _commit_of(self, uri: str, storage_options: Any, version: int) -> str:
+        return commit_hash(uri, storage_options, version) if self._reads_content else ""
 
 
 # --- scans -------------------------------------------------------------------------------------------------
@@ -418,36 +455,24 @@ def _tables_by_shown_name(text: str, state: FrameState) -> dict[str, list[Regist
     return found
 
 
-def _input_of(entry: Registered, state: FrameState) -> TableInput:
-    default = state.snapshot.default
-    is_plain = default is not None and tuple(entry.name[:2]) == default
-    return TableInput(
-        table_id=entry.table_id,
-        name=entry.name.table if is_plain else ".".join(entry.name),
-        version=entry.version,
-        identity=entry.identity,
-        commit=_commit_hash(entry.uri, entry.storage_options, entry.version),
-    )
-
-
-def _input_of_read(read: InputVersion) -> TableInput:
-    commit = "" if read.uri is None else _commit_hash(read.uri, None, read.version)
-    return TableInput(read.table_id, "table", read.version, "", commit)
-
-
 def table_input(table: DeltaTable) -> TableInput:
     """Return the fingerprint input of an open Delta table, at its version."""
     metadata, version = table.metadata(), int(table.version())
-    commit = _commit_hash(table.table_uri, storage_options_of(table), version)
+    commit = commit_hash(table.table_uri, storage_options_of(table), version)
     return TableInput(
         table_id(table.table_uri), metadata.name or "table", version, str(metadata.id), commit
     )
 
 
-def _commit_hash(uri: str, storage_options: Any, version: int) -> str:
+def commit_hash(uri: str, storage_options: Any, version: int) -> str:
     """Return a hash of a version's commit; empty if it cannot be read.
 
     A table restored from a copy can have the same version number with other content.
+
+    Args:
+        uri: location of the table.
+        storage_options: options to open it.
+        version: the version.
     """
     try:
         options = None if storage_options is None else dict(storage_options)

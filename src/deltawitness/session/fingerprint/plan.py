@@ -6,11 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.environment import TIME_ZONE, engine_release, setting_inputs
-from deltawitness.cache.fingerprint.inputs import Inputs, collect_inputs
-from deltawitness.cache.fingerprint.model import Column, Fingerprint, NotCacheable, SettingInput
-from deltawitness.cache.fingerprint.scans import UnknownScanError
-from deltawitness.cache.fingerprint.udfs import UnversionedUdfError, udf_inputs
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -19,6 +14,11 @@ from deltawitness.hashing import (
 )
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import BOUND_TO_ZONE
+from deltawitness.session.fingerprint.environment import TIME_ZONE, engine_release, setting_inputs
+from deltawitness.session.fingerprint.inputs import Inputs, collect_inputs
+from deltawitness.session.fingerprint.model import Column, Fingerprint, NotCacheable, SettingInput
+from deltawitness.session.fingerprint.scans import UnknownScanError
+from deltawitness.session.fingerprint.udfs import UnversionedUdfError, udf_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["columns_of", "fingerprint_of", "source_fingerprint"]
 
 
-def fingerprint_of(
+def fingerprint_of(  # noqa: PLR0913 - each is an option, by keyword
     frame: DataFrame,
     *,
     functions: Mapping[str, str],
     version: str | None = None,
     has_max_age: bool = False,
     query: str | None = None,
+    reads_content: bool = True,
+    needs_exact_text: bool = True,
 ) -> Fingerprint | NotCacheable:
     """Return the fingerprint of a frame, or why it cannot be cached.
 
@@ -43,13 +45,17 @@ def fingerprint_of(
         version: a version that the caller gives to inputs whose changes cannot be detected.
         has_max_age: the result expires, so that it may depend on volatile functions.
         query: SQL text of the frame; None without one.
+        reads_content: as for :func:`deltawitness.session.fingerprint.inputs.collect_inputs`.
+        needs_exact_text: as `reads_content`.
     """
     state = state_of(frame)
     try:
         _check_schema(frame.schema())
-        inputs = collect_inputs(frame, version)
+        inputs = collect_inputs(
+            frame, version, reads_content=reads_content, needs_exact_text=needs_exact_text
+        )
         text = _full_text(frame, inputs)
-        settings = _settings(state)
+        settings = _settings(state, is_cached=not reads_content)
         if query is None and version is None:
             _check_time_zone(text, state, settings)
         calls = udf_inputs(
@@ -142,10 +148,15 @@ def _lacks_delta_type(kind: pa.DataType, *, at_top: bool = False) -> bool:
     return is_unsigned or is_other
 
 
-def _settings(state: FrameState | None) -> tuple[SettingInput, ...]:
+def _settings(state: FrameState | None, *, is_cached: bool) -> tuple[SettingInput, ...]:
     if state is None:
         return ()
-    return setting_inputs(state.ctx, has_spark_functions=state.session.has_spark_functions)
+    session = state.session
+    return setting_inputs(
+        state.ctx,
+        has_spark_functions=session.has_spark_functions,
+        config=session.config_of(state.ctx) if is_cached else None,
+    )
 
 
 def _check_time_zone(

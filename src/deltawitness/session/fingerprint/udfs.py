@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.model import UdfInput
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.fingerprint.model import UdfInput
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
 
-__all__ = ["UnversionedUdfError", "udf_inputs"]
+__all__ = ["UnversionedUdfError", "changeable_call_in", "udf_inputs"]
 
 
 class UnversionedUdfError(Exception):
@@ -28,7 +28,7 @@ where one ends, and a call that is missed would make a stale result a hit.
 _PLAN_WORDS = re.compile(
     r"(?:TRY_)?CAST|EXISTS|IN|AND|OR|NOT|AS|Filter:|List|LargeList|FixedSizeList|Struct|Map|Dictionary"
     r"|FixedSizeBinary|Time(?:32|64)\w*|Timestamp\w*|Duration\w*|Decimal(?:32|64|128|256)|Interval\w*"
-    r"|outer_ref|UNNEST|unnest|depth|Rollup|ROLLUP|CUBE|__unnest_placeholder|Expr|.*:"
+    r"|Some|outer_ref|UNNEST|unnest|depth|Rollup|ROLLUP|CUBE|__unnest_placeholder|Expr|.*:"
 )
 _LITERAL = re.compile(
     r"(?<!\w)(?:Utf8|LargeUtf8|Utf8View|U?Int(?:8|16|32|64)|Float(?:16|32|64)|Boolean|Binary|LargeBinary"
@@ -79,6 +79,30 @@ def udf_inputs(
             # The name may be part of a literal, so the message does not show it.
             msg = "it may call a user-defined function: pass its version in functions="
             raise UnversionedUdfError(msg)
+
+
+def changeable_call_in(
+    ctx: SessionContext, text: str, *, replaced: frozenset[str] = frozenset()
+) -> str | None:
+    """Return why the text of a statement may have another result later; None if no call is a reason.
+
+    Args:
+        ctx: the session.
+        text: the statement.
+        replaced: names under which the program registered functions.
+    """
+    built_in, volatile = _built_in()
+    user_defined = (_registered(ctx) - built_in) | replaced
+    called = {name.lower() for name in _NAME_OF_CALL.findall(text)}
+    for name in sorted(user_defined):
+        if name.lower() in called:
+            return f"{name}() is a user-defined function"
+    for name in sorted(volatile & called):
+        return f"{name}() is volatile"
+    return None
+
+
+_NAME_OF_CALL = re.compile(r"(\w+)\"?\s*\(")
 
 
 def _registered(ctx: SessionContext | None) -> frozenset[str]:

@@ -1,0 +1,112 @@
+"""The data of the report as JSON, for its script and for other programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from deltawitness.answers.json_values import json_value
+from deltawitness.answers.rows import WriteRow
+from deltawitness.html_report.content import ReportContent
+from deltawitness.html_report.markup import Markup, visible
+from deltawitness.html_report.values import operation_name, place_of, table_name
+from deltawitness.html_report.verdict import is_ok, verdict_text
+
+__all__ = ["FIELDS", "FORMAT_VERSION", "TEXT_FIELDS", "island"]
+
+FORMAT_VERSION = 1
+
+TEXT_FIELDS = (
+    *("run_id", "job", "table", "table_place", "operation", "result", "error_type", "landed"),
+    *("message", "policy", "reason", "code", "write_id", "expectation_result"),
+)
+"""Fields of an event whose values are positions in the list `strings`."""
+
+_NUMBER_FIELDS = (
+    *("version", "rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),
+    *("bytes_added", "retries", "duration_ms"),
+)
+
+FIELDS = ("time_ms", *_NUMBER_FIELDS, *TEXT_FIELDS)
+"""Names of the values of an event, in their order."""
+
+_EPOCH = dt.datetime.fromtimestamp(0, tz=dt.UTC)
+
+
+def island(content: ReportContent) -> Markup:
+    """Return the text of the script element with the data."""
+    strings: dict[str, int] = {}
+    events = [_values(event, strings) for event in content.events]
+    data = {
+        "format_version": FORMAT_VERSION,
+        "made_at": content.at,
+        "root": content.root,
+        "is_ok": is_ok(content),
+        "verdict": verdict_text(content),
+        "scope": content.scope,
+        "results": content.results,
+        "run_statuses": content.statuses,
+        "dropped": content.dropped,
+        "tables": content.tables,
+        "errors": [json_value(each) | {"message": _short(each.message)} for each in content.errors],
+        "cache": content.cache,
+        "edges": content.edges,
+        "regressions": [] if content.regressions is None else content.regressions.regressions,
+        "late": content.overdue.late,
+        "unusual_volumes": content.overdue.volumes,
+        "empty_runs": content.overdue.empty_runs,
+        "events_total": content.total,
+        "events_left_out": content.left_out,
+        "event_fields": FIELDS,
+        "event_text_fields": TEXT_FIELDS,
+    }
+    text = json.dumps(json_value(data), separators=(",", ":"))[:-1]
+    lists = json.dumps({"strings": list(strings), "events": events}, separators=(",", ":"))[1:]
+    return Markup(_harmless(f"{text},{lists}"))
+
+
+def _harmless(text: str) -> str:
+    """Return JSON that cannot end the element that it is in; JSON is ASCII here."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else visible(text)
+
+
+def _values(event: WriteRow, strings: dict[str, int]) -> Sequence[Any]:
+    time = (
+        None
+        if event.event_time is None
+        else round((event.event_time - _EPOCH).total_seconds() * 1000)
+    )
+    code = None if event.code_file is None else f"{event.code_file}:{event.code_line}"
+    texts = {
+        "run_id": event.run_id,
+        "job": event.job,
+        "table": table_name(event) or None,
+        "table_place": place_of(event),
+        "operation": operation_name(event),
+        "result": event.result,
+        "error_type": event.error_type,
+        "landed": event.landed,
+        "message": event.error_message or event.message,
+        "policy": event.policy,
+        "reason": event.reason,
+        "code": code,
+        "write_id": event.write_id,
+        "expectation_result": event.expectation_result,
+    }
+    numbers = [getattr(event, name) for name in _NUMBER_FIELDS]
+    numbers[-1] = None if event.duration_ms is None else round(event.duration_ms, 1)
+    positions = [_position(texts[name], strings, name) for name in TEXT_FIELDS]
+    return [time, *numbers, *positions]
+
+
+def _position(text: str | None, strings: dict[str, int], name: str) -> int | None:
+    if text is None:
+        return None
+    is_name = name == "table_place" or name.endswith("_id")
+    return strings.setdefault(visible(text, None if is_name else 300), len(strings))

@@ -1,0 +1,134 @@
+"""Open a report in Chromium, use it as a person does, and print what is there as JSON.
+
+    browse_report.py CHROMIUM REPORT RUN FILTER SCREENSHOTS
+
+RUN is a run to follow by its link, FILTER a text to type. Pictures go to the folder SCREENSHOTS, if it is not
+empty. It runs in an environment with Playwright and without deltawitness.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+LIMIT_MS = 60_000
+
+VIEWS = {
+    "light": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
+}
+
+
+class Watched:
+    """A page whose console, errors and requests are recorded."""
+
+    def __init__(self, browser: Browser, address: str, **options: object) -> None:
+        self.page: Page = browser.new_page(**options)
+        self.page.set_default_timeout(LIMIT_MS)
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.console.append(message.text))
+        self.page.on("pageerror", lambda error: self.console.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.console.append(f"dialog {dialog.message}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(address)
+
+
+def faults(page: Page) -> list[str]:
+    """Return the serious accessibility faults that axe-core finds."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:200]} {each['nodes'][0]['failureSummary']}"
+        for each in found
+        if each["impact"] in {"serious", "critical"}
+    ]
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return page.locator(selector).all_inner_texts()
+
+
+def column(page: Page, number: int) -> list[str]:
+    return texts(page, f"#rows tbody tr td:nth-child({number})")
+
+
+def use(watched: Watched, run: str, wanted: str) -> dict[str, object]:
+    """Filter, sort, turn pages and follow a link; return what is shown after each."""
+    page = watched.page
+    done: dict[str, object] = {
+        "bars": page.locator("svg.timeline .bar").count(),
+        "widths": page.evaluate(
+            "[...document.querySelectorAll('svg.timeline .bar')].map(b => b.getBoundingClientRect().width)"
+        ),
+        "nodes": page.locator("svg.lineage .node").count(),
+        "edges": page.locator("svg.lineage .edge").count(),
+        "sparks": page.locator("svg.spark polyline").count(),
+        "at_start": texts(page, "#count")[0],
+        "first_times": column(page, 1),
+        "hacked": page.evaluate("window.hacked === undefined ? 'no' : 'yes'"),
+        "foreign": page.locator("img, iframe, b, #injected").count(),
+        "text": page.locator("body").inner_text(),
+    }
+    page.locator("#filter").fill(wanted)
+    done["filtered"] = column(page, 4)
+    done["filter_address"] = page.evaluate("location.hash")
+    page.locator("#clear").focus()
+    page.keyboard.press("Enter")
+    done["cleared"] = texts(page, "#count")[0]
+    page.locator("#rows th button", has_text="version").focus()
+    page.keyboard.press("Enter")
+    done["ascending"] = column(page, 7)
+    done["sorted"] = page.locator("#rows th[aria-sort]").get_attribute("aria-sort")
+    done["focused"] = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    done["descending"] = column(page, 7)
+    page.locator("#runs-title ~ .scroll a", has_text=run[:13]).first.click()
+    page.wait_for_function("!document.getElementById('chosen').hidden")
+    done["followed"] = sorted(set(column(page, 3)))
+    done["faded"] = page.locator("svg.timeline .faded").count()
+    return done
+
+
+def main() -> None:
+    chromium, report, run, wanted, screenshots = sys.argv[1:]
+    address = Path(report).absolute().as_uri()
+    results: dict[str, object] = {}
+    with sync_playwright() as playwright:
+        # Chromium has no sandbox as root, which containers are; the page is a file of the test.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        watched = []
+        for name, options in VIEWS.items():
+            each = Watched(browser, address, **options)
+            watched.append(each)
+            results[f"faults_{name}"] = faults(each.page)
+            width = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            results[f"overflow_{name}"] = each.page.evaluate(width)
+            if screenshots:
+                each.page.screenshot(path=str(Path(screenshots, f"report-{name}.png")))
+        results["background"] = [
+            each.page.evaluate("getComputedStyle(document.body).backgroundColor")
+            for each in watched
+        ]
+        results |= use(watched[0], run, wanted)
+        linked = Watched(browser, f"{address}#run={run[:13]}", **VIEWS["light"])
+        results["deep_link"] = sorted(set(column(linked.page, 3)))
+        results["deep_link_top"] = linked.page.evaluate(
+            "document.getElementById('events').getBoundingClientRect().top"
+        )
+        watched.append(linked)
+        results["console"] = [line for each in watched for line in each.console]
+        results["requests"] = sorted(
+            {url.split("#")[0] for each in watched for url in each.requests}
+        )
+        results["address"] = address
+        browser.close()
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
