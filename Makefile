@@ -114,6 +114,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/answers.py
 	$(BIN)/python benchmarks/table_diff.py
+	$(BIN)/python benchmarks/lineage_sink.py
 
 check: lint types layers docs  ## everything that is not a test
 

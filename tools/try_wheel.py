@@ -76,6 +76,25 @@ def check_hamilton() -> None:
         DeltaWitnessAdapter("try")
 
 
+def check_openlineage() -> None:
+    """Check that the sink can be made and opens a client; without the client the error names the extra."""
+    from deltawitness import OpenLineageSink  # noqa: PLC0415 - as above
+    from deltawitness.exceptions import DeltaWitnessError  # noqa: PLC0415 - as above
+    from deltawitness.openlineage.sink import open_client  # noqa: PLC0415 - as above
+
+    if find_spec("openlineage"):
+        OpenLineageSink()
+        open_client("http://127.0.0.1:9")
+        return
+    try:
+        OpenLineageSink()
+    except DeltaWitnessError as error:
+        assert "deltawitness[openlineage]" in str(error), error  # noqa: PT017 - no test library here
+        return
+    msg = "a sink without the OpenLineage client raised nothing"
+    raise AssertionError(msg)
+
+
 def check_info() -> None:
     """Check that the description of the installation has every part, and print it."""
     from deltawitness import info  # noqa: PLC0415 - as above
@@ -116,6 +135,7 @@ if __name__ == "__main__":
     check_write()
     check_sessions()
     check_hamilton()
+    check_openlineage()
     check_entry_points()
     check_command()
     check_info()

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         TableHealth,
     )
     from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
+    from deltawitness.answers.lineage_events import lineage_events
     from deltawitness.answers.lineage_graph import (
         EdgeKind,
         Lineage,
@@ -182,6 +183,7 @@ if TYPE_CHECKING:
     from deltawitness.locations import table_id
     from deltawitness.observe import flush
     from deltawitness.observe.receipts import Receipts, last_commit, receipts
+    from deltawitness.openlineage.sink import OpenLineageSink
     from deltawitness.pipeline.observed import ObservedWritePipeline
     from deltawitness.pipeline.pipeline import (
         WriteFormat,
@@ -312,6 +314,7 @@ _MODULES = {
     "ObservedWritePipeline": "pipeline.observed",
     "OnError": "cache.entries.policy",
     "OnceBlock": "app_transactions",
+    "OpenLineageSink": "openlineage.sink",
     "OperationTime": "answers.run_time",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "OverdueResult": "answers.trends.values",
@@ -414,6 +417,7 @@ _MODULES = {
     "info": "installation.info",
     "last_commit": "observe.receipts",
     "lineage": "answers.questions",
+    "lineage_events": "answers.lineage_events",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "once": "app_transactions",
@@ -548,6 +552,7 @@ __all__ = [
     "ObservedWritePipeline",
     "OnError",
     "OnceBlock",
+    "OpenLineageSink",
     "OperationTime",
     "OtelDiagnosticsSink",
     "OverdueResult",
@@ -656,6 +661,7 @@ __all__ = [
     "info",
     "last_commit",
     "lineage",
+    "lineage_events",
     "memory_diagnostics",
     "metric_views",
     "once",

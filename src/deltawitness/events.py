@@ -80,6 +80,8 @@ class WriteIntent:
         parts: number of parts of a distributed write; None for any other write.
         column_lineage: from which columns the write made its columns, as JSON
             (:mod:`deltawitness.column_sources`); None for a write without a plan.
+        schema: the Arrow schema of the written rows, with `__arrow_c_schema__`; only in the events of a
+            sink that receives locations.
     """
 
     operation: Operation
@@ -98,6 +100,7 @@ class WriteIntent:
     message: str | None = None
     parts: int | None = None
     column_lineage: str | None = None
+    schema: object | None = field(default=None, compare=False, repr=False)
 
 
 METRIC_MEANINGS: Mapping[str, str] = {

@@ -11,6 +11,7 @@ __all__ = ["is_installed", "require"]
 _EXTRAS = {
     "datafusion": ("DataFusion", "datafusion"),
     "mcp": ("the MCP SDK", "mcp"),
+    "openlineage.client": ("the OpenLineage client", "openlineage"),
     "sqlglot": ("sqlglot", "datafusion"),
     "typer": ("Typer", "cli"),
     "rich": ("Rich", "cli"),

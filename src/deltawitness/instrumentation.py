@@ -122,13 +122,15 @@ class DeltaLakeInstrumentor(Instrumentor):
             settings = replace(Settings.or_from_env(settings), require=words)  # type: ignore[arg-type]  # parsed there
         _warn_of_unknown_keywords(others)
         providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
+        settings = Settings.or_from_env(settings)
+        lineage_sinks = _lineage_sinks(settings)
         install(
             lambda: Observer(
                 settings=settings,
                 tracer_provider=providers[0],
                 meter_provider=providers[1],
                 logger_provider=providers[2],
-                sinks=(*sinks, *_sinks_of_environment()),
+                sinks=(*sinks, *lineage_sinks, *_sinks_of_environment()),
                 request_hook=request_hook,
                 response_hook=response_hook,
             )
@@ -240,6 +242,19 @@ def _sinks_of_environment() -> tuple[WriteSink, ...]:
     """Return the sink for the events file of `deltawitness run`, if its variable is set."""
     path = os.environ.get(Env.EVENTS_FILE)
     return (EventsFile(path),) if path else ()
+
+
+def _lineage_sinks(settings: Settings) -> tuple[WriteSink, ...]:
+    """Return the sink for OpenLineage events, if the settings have a destination.
+
+    Raises:
+        MissingExtraError: the OpenLineage client is not installed (extra `openlineage`).
+    """
+    if settings.openlineage is None:
+        return ()
+    from deltawitness.openlineage.sink import OpenLineageSink  # noqa: PLC0415 - rarely needed
+
+    return (OpenLineageSink.of(settings),)
 
 
 def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:

@@ -711,6 +711,14 @@ class Env(StrEnum):
     """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""
     TRACE_URL = "DELTAWITNESS_TRACE_URL"
     """Template of the links to traces that commands print: a URL with `{trace_id}`, optionally `{span_id}`."""
+    OPENLINEAGE = "DELTAWITNESS_OPENLINEAGE"
+    """Send OpenLineage events: URL of a server, or `client` for the configuration of the OpenLineage client."""
+    OPENLINEAGE_NAMESPACE = "DELTAWITNESS_OPENLINEAGE_NAMESPACE"
+    """Namespace of the jobs in OpenLineage events."""
+    OPENLINEAGE_TABLES = "DELTAWITNESS_OPENLINEAGE_TABLES"
+    """JSON object of locations to names of tables in a catalog, for OpenLineage events."""
+    OPENLINEAGE_REPOSITORY = "DELTAWITNESS_OPENLINEAGE_REPOSITORY"
+    """URL of the repository with the program's code, for links in OpenLineage events."""
 
 
 class OtelEnv(StrEnum):

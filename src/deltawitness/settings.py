@@ -229,6 +229,24 @@ def _trace_url(text: str) -> str:
     raise ValueError(msg)
 
 
+def _http_url(text: str) -> str:
+    url = text.strip()
+    if url.startswith(("http://", "https://")) and not any(map(str.isspace, url)):
+        return url
+    msg = "an http or https URL"
+    raise ValueError(msg)
+
+
+def _lineage_destination(text: str) -> str:
+    if text.strip().lower() == "client":
+        return "client"
+    try:
+        return _http_url(text)
+    except ValueError:
+        msg = "an http or https URL, or client"
+        raise ValueError(msg) from None
+
+
 def _key(text: str) -> bytes:
     if text:
         return text.encode()
@@ -289,6 +307,10 @@ class Settings:
         detect_git: read the commit of the main script's repository (`DELTAWITNESS_DETECT_GIT`).
         call_site: record the program's line of each write (`DELTAWITNESS_CALL_SITE`).
         trace_url: template of the links to traces that commands print (`DELTAWITNESS_TRACE_URL`).
+        openlineage: where to send OpenLineage events; None: nowhere (`DELTAWITNESS_OPENLINEAGE`).
+        openlineage_namespace: namespace of their jobs (`DELTAWITNESS_OPENLINEAGE_NAMESPACE`).
+        openlineage_tables: names of tables by location (`DELTAWITNESS_OPENLINEAGE_TABLES`).
+        openlineage_repository: URL of the program's code (`DELTAWITNESS_OPENLINEAGE_REPOSITORY`).
 
     Raises:
         ConfigurationError: a value is invalid; the message has the variable and the valid values.
@@ -349,6 +371,12 @@ class Settings:
     detect_git: bool = _setting(Env.DETECT_GIT, _flag, True)  # noqa: FBT003 - the default
     call_site: bool = _setting(Env.CALL_SITE, _flag, True)  # noqa: FBT003 - the default
     trace_url: str | None = _setting(Env.TRACE_URL, _trace_url, None)
+    openlineage: str | None = _setting(Env.OPENLINEAGE, _lineage_destination, None)
+    openlineage_namespace: str = _setting(Env.OPENLINEAGE_NAMESPACE, _short_text, "default")
+    openlineage_tables: dict[str, str] | None = _setting(  # noqa: RUF009 - makes a field()
+        Env.OPENLINEAGE_TABLES, _options, None, hash=False
+    )
+    openlineage_repository: str | None = _setting(Env.OPENLINEAGE_REPOSITORY, _http_url, None)
 
     def __post_init__(self) -> None:
         """Validate values given in code by the rules for environment variables."""

@@ -27,6 +27,7 @@ from deltawitness.cli.errors import errors_command
 from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
 from deltawitness.cli.lineage import lineage_command
+from deltawitness.cli.lineage_export import lineage_export_command
 from deltawitness.cli.maintenance import (
     drain_command,
     expire_command,
@@ -105,6 +106,7 @@ app.command("diff")(with_storage_options(diff_command))
 app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
 app.command("lineage")(with_storage_options(lineage_command))
+app.command("lineage-export")(with_storage_options(lineage_export_command))
 app.command("impact")(with_storage_options(impact_command))
 app.command("bisect")(with_storage_options(bisect_command))
 app.command("blame")(with_storage_options(blame_command))

@@ -16,6 +16,7 @@ from deltawitness.observe.completion import (
     minimal_redacted_event,
     with_phases,
 )
+from deltawitness.observe.queued_sink import QueuedSink, located_event
 from deltawitness.redaction import redact
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class DeliverySteps:
         """Return the steps in order.
 
         Args:
-            sinks: further sinks; each gets the redacted event, in a separate step.
+            sinks: further sinks; each gets the redacted event, in a separate step. A queued sink may get
+                it with locations.
         """
         steps = [
             Step("commit", self._complete, vital=True),
@@ -161,4 +163,6 @@ def _redacted_event(write: InFlightWrite) -> WriteEvent:
 
 
 def _call_redacted(sink: WriteSink) -> Callable[[InFlightWrite], None]:
+    if isinstance(sink, QueuedSink) and sink.receives_locations:
+        return lambda write: sink(located_event(write))
     return lambda write: sink(_redacted_event(write))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import util as multiprocessing_util
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING
 from deltawitness.delivery import Delivery
 from deltawitness.events import WriteSink
 from deltawitness.forks import at_fork
-from deltawitness.internal_errors import on_internal_error, report
+from deltawitness.internal_errors import guard, on_internal_error, report
 from deltawitness.ledger.tables.locations import resolve
 from deltawitness.observe.call_observer import CallObserver
 from deltawitness.observe.delivery_steps import DeliverySteps, RequestHook, ResponseHook
 from deltawitness.observe.exporters import Exporters
 from deltawitness.observe.optional_ledger import ledger_sink_for
+from deltawitness.observe.queued_sink import QueuedSink
 from deltawitness.observe.sigterm import SigtermHandler
 from deltawitness.process_exit import Terminated, restore_interrupt
 from deltawitness.run import (
@@ -117,6 +119,10 @@ class Observer(CallObserver):
             on_error=report,
             on_drop=exporters.counters.count_dropped,
         )
+        self._queued_sinks = tuple(sink for sink in sinks if isinstance(sink, QueuedSink))
+        for sink in self._queued_sinks:
+            sink.on_drop = exporters.counters.count_dropped
+            sink.is_busy = self._is_busy
         self._termination = SigtermHandler(self._flush_before_termination)
 
     @property
@@ -193,6 +199,7 @@ class Observer(CallObserver):
         """Deliver the queued writes, drain the ledger, and stop observing."""
         global _observer  # noqa: PLW0603 - one observer per process
         self._delivery.close(self._flush_timeout())
+        self._close_sinks()
         self._recording.close(None, timeout=self._flush_timeout())
         self._termination.uninstall()
         remove_run_listener(self)
@@ -213,6 +220,7 @@ class Observer(CallObserver):
         if self._flush_in_time():
             with suppress(Exception):  # exporters log their own errors
                 self._exporters.flushing.force_flush()
+        self._close_sinks()
         self._recording.close(None, timeout=self._flush_timeout())
 
     def run_started(self, run: RunContext) -> None:
@@ -243,7 +251,18 @@ class Observer(CallObserver):
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every finished write has been delivered to every sink; see :func:`flush`."""
-        return self._delivery.flush(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        is_delivered = self._delivery.flush(timeout)
+        for sink in self._queued_sinks:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            is_delivered = sink.flush(left) and is_delivered
+        return is_delivered
+
+    def _close_sinks(self, timeout: float | None = None) -> None:
+        """Send what is queued in sinks, each for at most `timeout` seconds; the sink timeout when None."""
+        for sink in self._queued_sinks:
+            with guard(sink.component):
+                sink.close(self.settings.sink_timeout if timeout is None else timeout)
 
     def _flush_in_time(self) -> bool:
         return self._delivery.flush(self._flush_timeout())
@@ -256,6 +275,8 @@ class Observer(CallObserver):
         with suppress(KeyboardInterrupt):
             self._flush_in_time()
         with suppress(KeyboardInterrupt):
+            self._close_sinks()
+        with suppress(KeyboardInterrupt):
             self._recording.close(unhandled_error(), timeout=self._flush_timeout())
 
     def _flush_before_termination(self) -> None:
@@ -264,6 +285,7 @@ class Observer(CallObserver):
             self.recorder.drains.is_terminated = True
         self._delivery.flush(TERMINATION_TIMEOUT)
         self._exporters.run_spans.end_all(Terminated())
+        self._close_sinks(TERMINATION_TIMEOUT)
         with self._flushing_providers():
             self._recording.close(Terminated(), timeout=TERMINATION_TIMEOUT)
 
@@ -320,6 +342,7 @@ class Observer(CallObserver):
         self._delivery.flush(TERMINATION_TIMEOUT)
         if not self._is_forked:  # in a forked child, the spans of open runs are the parent's
             self._exporters.run_spans.end_before_exec()
+        self._close_sinks(TERMINATION_TIMEOUT)
         with self._flushing_providers():
             return self._recording.close_before_exec(timeout=TERMINATION_TIMEOUT)
 
@@ -355,6 +378,7 @@ class Observer(CallObserver):
         if self._is_exiting:
             # Nothing waits for the delivery thread once this exit handler has run.
             self._flush_in_time()
+            self._close_sinks()
 
     def _wrap_providers(self) -> None:
         """Make the providers' own flush deliver the queued writes first."""
