@@ -330,6 +330,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_names_and_rows_do_not_decide_the_kind_of_an_error(what, word, tmp_path):

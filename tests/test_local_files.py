@@ -39,6 +39,7 @@ def test_shared_locks_exclude_only_an_exclusive_one(tmp_path):
         os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_a_lock_is_waited_for(tmp_path):
     """It is there as soon as the other open file is closed."""
     first, second = (open_lock_file(tmp_path / "lock") for _ in range(2))

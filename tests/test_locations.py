@@ -72,6 +72,7 @@ def test_a_key_changes_the_id():
     assert {len(known) for known in ids} == {32}
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.text(min_size=1, max_size=8).filter(lambda s: "/" not in s and s not in ".."), min_size=1

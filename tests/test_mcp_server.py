@@ -45,6 +45,7 @@ def server_of(folder, **options):
     return mcp_server(Settings(cache_root=str(folder / "cache")), **options)
 
 
+@pytest.mark.slow
 def test_every_question_is_a_read_only_tool(folder):
     """Names and documentation are those of the functions; nothing that writes or shows rows can be chosen."""
 
@@ -89,6 +90,7 @@ def test_no_literal_is_in_an_answer_unless_it_is_wanted(folder):
     assert shown.structured_content["predicate"] == "x = 17"
 
 
+@pytest.mark.slow
 def test_no_value_of_a_partition_is_in_an_answer(tmp_path):
     """Paths of files and names of partitions have a question mark instead. Without names, all tables count."""
     rows = pa.table({"x": range(30_000), "p": ["kim"] * 29_997 + ["a b", "c", "d"]})

@@ -56,6 +56,7 @@ TEMPLATES = [
 ]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(TEMPLATES), CANARY)
 def test_no_canary_survives_in_free_text(template, canary):
     """A secret is removed at every position of a text."""

@@ -165,6 +165,7 @@ def derive(tmp_path, source, target, change=lambda values: values):
     return opened
 
 
+@pytest.mark.slow
 def test_the_cause_is_followed_into_the_input(tmp_path, root, write):
     write(1, table="raw")
     derive(tmp_path, "raw", "report")
@@ -186,6 +187,7 @@ def test_the_cause_is_followed_into_the_input(tmp_path, root, write):
     assert shallow.causes == (shallow,)
 
 
+@pytest.mark.slow
 def test_an_input_that_was_bad_before_is_not_the_cause(tmp_path, root, write):
     """The job began to copy the bad rows: the cause is its own change."""
     write(-1, 2, table="raw")
@@ -199,6 +201,7 @@ def test_an_input_that_was_bad_before_is_not_the_cause(tmp_path, root, write):
     assert found.causes == (found,)
 
 
+@pytest.mark.slow
 def test_a_good_input_is_not_the_cause(tmp_path, root, write):
     write(1, table="raw")
     derive(tmp_path, "raw", "report")
@@ -208,6 +211,7 @@ def test_a_good_input_is_not_the_cause(tmp_path, root, write):
     assert (read.is_changed, read.is_bad, read.cause) == (False, False, None)
 
 
+@pytest.mark.slow
 def test_inputs_that_cannot_be_followed(tmp_path, root, write):
     """Tables that were made from each other, and an input whose files were deleted."""
     write(1, table="a")

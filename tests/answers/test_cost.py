@@ -56,6 +56,7 @@ def test_the_bytes_of_each_job_are_those_of_its_commits(lake):
     assert (compact.held_files, compact.bytes_removed) == (2, sizes(uri, 3, "remove"))
 
 
+@pytest.mark.slow
 def test_a_vacuum_releases_what_old_versions_hold(lake):
     """After a vacuum, no job holds bytes; commits of nobody observed have the job None."""
     root, uri = lake

@@ -61,6 +61,7 @@ def test_all_ways_to_name_two_versions(table):
     assert reverse.operations == expected.operations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "error", "text"),
     [
@@ -89,6 +90,7 @@ def test_a_table_with_one_version(tmp_path):
 # --- logs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_operations_have_their_runs(table):
     """Run, job, message, predicate and counts of each operation are in the result."""
     update, delete, append = diff("t", 0, 3).operations
@@ -122,6 +124,7 @@ def test_schema_partition_columns_and_properties(table):
     assert counts(found) == (0, 2, 0)
 
 
+@pytest.mark.slow
 def test_values_of_another_type_are_compared_as_text(table):
     """A column that becomes text is compared by its text."""
     texts = [None if value is None else str(value) for value in ROWS["id"].to_pylist()]
@@ -143,6 +146,7 @@ def test_files(table):
     assert not diff("t", 3, 4).is_different
 
 
+@pytest.mark.slow
 def test_two_tables(table):
     """Two tables are compared by their rows; operations are not listed."""
     write_deltalake("copy", DeltaTable("t").to_pyarrow_table())
@@ -221,6 +225,7 @@ def test_repeated_keys_are_an_error(tmp_path, before, after, key):
         diff(place, 0, 1, key=key, root=tmp_path / "ledger")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_many_equal_keys_end_the_join(tmp_path):
     """A key that is nearly unique, but has one value many times, is an error in time that a join would not end in."""
@@ -243,6 +248,7 @@ def test_a_key_of_a_shared_file_in_a_changed_file_is_repeated(tmp_path):
     assert counts(found) == (2, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_key_must_be_in_both_versions(table):
     """A column that a version does not have is no key."""
     with pytest.raises(DiffError, match="t@0 and t@1 do not both have the column nope"):
@@ -260,6 +266,7 @@ def test_deletion_vectors(tmp_path):
     assert counts(diff(place, 0, 1, root=tmp_path / "ledger")) == (0, 2, None)
 
 
+@pytest.mark.slow
 def test_different_rows_of_two_tables(table):
     """Two tables share no files, so that all their rows are compared."""
     write_deltalake("other", ROWS.slice(0, 2))
@@ -267,6 +274,7 @@ def test_different_rows_of_two_tables(table):
     assert counts(found) == (2, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_query_that_exceeds_the_memory_sorts_instead(table, monkeypatch):
     """A join that does not fit into memory runs once more, as a sort-merge join."""
     real = engine._collect
@@ -327,6 +335,7 @@ def test_the_text(table):
     assert invoke("diff", "t", "1", "1").stdout.endswith("no difference\n")
 
 
+@pytest.mark.slow
 def test_json(table):
     """The object has the attributes of the value; NaN is a text."""
     found = json_of("diff", "t", "0", "3", "--key", "id", "--stats", code=1)
@@ -336,6 +345,7 @@ def test_json(table):
     assert "NaN" not in json.dumps(found)
 
 
+@pytest.mark.slow
 def test_without_datafusion(table, monkeypatch):
     """The error names the extra; logs are compared without it."""
     monkeypatch.setattr("deltawitness.extras.is_installed", lambda _: False)

@@ -100,6 +100,7 @@ def test_an_observed_table_has_no_findings(lake):
     assert [(each.below, each.files) for each in table.sizes if each.files] == [(65536, 1)]
 
 
+@pytest.mark.slow
 def test_tables_are_named_by_folders_globs_ids_and_names(lake):
     """A table of a folder, a glob, a name and an id is checked once; all tables of the ledger without a name."""
     with lake.observed():
@@ -385,6 +386,7 @@ def test_gaps_of_the_ledger_are_found(lake, tmp_path):
     assert (finding.check, finding.evidence["phantom"]) == (HealthCheck.LEDGER_GAP, [1])
 
 
+@pytest.mark.slow
 def test_conflicts_name_both_jobs(lake):
     """A write that lost against another is listed with the job of the winner."""
     with lake.observed():

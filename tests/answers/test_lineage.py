@@ -142,6 +142,7 @@ def test_inferred_inputs_are_marked(here):
     assert '    n2 -> n1 [label="exact", style=solid];\n' in dot
 
 
+@pytest.mark.slow
 def test_maintenance_is_skipped(here):
     """A version that changed no row is replaced by the one before it, also as the start."""
     graph = lineage("raw@2", history=True)
@@ -170,6 +171,7 @@ def test_the_other_direction_is_followed(here):
     assert "└── " in invoke("lineage", "raw@1", "--down").stdout
 
 
+@pytest.mark.slow
 def test_tables_that_read_each_other_end(here):
     """A circle of tables is followed version by version; a table that reads itself has a history."""
     assert [str(node.table) for node in lineage("ping@1").nodes] == [
@@ -179,6 +181,7 @@ def test_tables_that_read_each_other_end(here):
     assert edges_of(lineage("ping@2", history=True))[0] == "ping@1 history ping@2"
 
 
+@pytest.mark.slow
 def test_the_depth_is_noted(here):
     """A bounded graph says which versions have further edges; with depth 0 it is one version."""
     graph = lineage("both@0", depth=1)
@@ -227,6 +230,7 @@ def test_tables_with_one_name_have_their_locations(here):
         assert f"twin@0 ({(here / 'lake' / parent / 'twin').as_uri()})" in shown
 
 
+@pytest.mark.slow
 def test_a_recreated_table_is_marked(tmp_path, monkeypatch):
     """If the ledger has several writes of a version, the node of the newest one says so."""
     monkeypatch.chdir(tmp_path)

@@ -210,6 +210,7 @@ def test_releases_are_compared(lake):
         diff_releases("x", root=lake.root)
 
 
+@pytest.mark.slow
 def test_a_vacuum_of_files_that_a_release_needs_is_found(lake):
     """Before a vacuum, the files that it would delete now or later are counted; after it, the missing ones."""
     lake.create("nov")
@@ -260,6 +261,7 @@ def test_a_vacuum_of_files_that_a_release_needs_is_found(lake):
     assert lake_diff.is_different
 
 
+@pytest.mark.slow
 def test_a_release_is_restored(lake):
     """A plan lists the commits that are discarded; `apply` restores, and a second time does nothing."""
     DeltaLakeInstrumentor().instrument(settings=lake.settings)
@@ -296,6 +298,7 @@ def test_a_release_is_restored(lake):
     DeltaLakeInstrumentor().uninstrument()
 
 
+@pytest.mark.slow
 def test_a_commit_after_the_plan_is_not_discarded(lake, monkeypatch):
     """The restore of this table fails, and the others are restored."""
     lake.create("nov")

@@ -124,6 +124,7 @@ def test_the_text_has_what_is_known(here):
     assert "tests/answers/test_show.py:" in text
 
 
+@pytest.mark.slow
 def test_each_version_of_a_vacuum_is_the_vacuum(here):
     """The two commits of a VACUUM are one write."""
     for version in (2, 3):
@@ -250,6 +251,7 @@ def test_a_name_of_a_run_and_a_table_is_an_error_that_says_how_to_choose(here):
         show("orders", root=".deltawitness")
 
 
+@pytest.mark.slow
 def test_two_tables_of_a_name_are_an_error_that_lists_them(here):
     """A path selects one of them."""
     said = error_of("show", "twin")
@@ -259,6 +261,7 @@ def test_two_tables_of_a_name_are_an_error_that_lists_them(here):
     assert error_of("show", "twin@0").startswith("2 tables are named ")
 
 
+@pytest.mark.slow
 def test_the_name_of_a_table_may_look_like_a_version(here):
     """A complete name takes precedence over a name with a version."""
     shown = json_of("show", "lake/at@3")

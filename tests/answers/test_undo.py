@@ -263,6 +263,7 @@ def test_partitions_with_special_characters_are_found(lake):
     assert lake.states(lake.undo(load)) == {"parts": "refused"}
 
 
+@pytest.mark.slow
 def test_deletion_vectors_are_refused(lake):
     """delta-rs compares files by their paths, so it would not remove the vector of a file."""
     with run("load") as load:

@@ -69,6 +69,7 @@ def test_sixteen_threads_compute_an_absent_view_once(folder, is_one_session):
     assert (commits(folder), computations(folder)) == ({"WRITE": 1}, 1)
 
 
+@pytest.mark.slow
 def test_tasks_compute_an_absent_view_once(folder):
     """Tasks of an event loop, each in a thread, compute an absent view once."""
     ctx, cache = cache_crowd.open_cache(folder)

@@ -288,6 +288,7 @@ def test_the_files_of_a_table_do_not_count(tmp_path):
     assert hashes == {digest_of(rows).hash}
 
 
+@pytest.mark.slow
 def test_the_chunk_size_does_not_count(monkeypatch, size):
     """The digest does not depend on the chunk size or on parallel hashing."""
     count = size(20_000, 1_000_000)

@@ -143,6 +143,7 @@ def test_a_policy_prunes_the_entries_with_its_name(tmp_path, cache):
     assert cache.explain("other").result == "hit"
 
 
+@pytest.mark.slow
 def test_old_versions_of_a_live_entry_lose_their_files(tmp_path, cache):
     """Files of versions replaced longer ago than the retention are deleted; the entry stays a hit."""
     cache.view("view", QUERY, policy=WEEKLY)
@@ -161,6 +162,7 @@ def test_old_versions_of_a_live_entry_lose_their_files(tmp_path, cache):
     assert cache.prune() == PruneResult()
 
 
+@pytest.mark.slow
 def test_plans_are_deleted_with_their_versions(tmp_path, cache):
     """Plans are deleted with the files of their versions; plans within the retention stay."""
     for _ in range(2):
@@ -333,6 +335,7 @@ ASK = """
 """
 
 
+@pytest.mark.slow
 def test_a_prune_is_in_the_ledger(tmp_path, ctx):
     """A prune is a DELETE and a VACUUM in the ledger, under the entry's policy and scope."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "root")))

@@ -158,6 +158,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "query", "reasons"), CHANGES, ids=[reasons[-1][1] for *_, reasons in CHANGES]
 )
@@ -275,6 +276,7 @@ def test_reasons_have_no_paths_and_no_literals(place, tmp_path):
         assert not any(secret in text for secret in secrets), text
 
 
+@pytest.mark.slow
 def test_every_operation_is_a_span_and_a_row(tmp_path):
     """A read has a row with result, key and reason; a write has one with the metadata of its commit."""
     telemetry = InMemoryTelemetry.create()

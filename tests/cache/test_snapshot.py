@@ -205,6 +205,7 @@ def test_an_unknown_part_or_invalid_name_is_refused(tmp_path):
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.slow
 def test_the_registry_has_a_row_for_each_snapshot(tmp_path):
     """The ledger's registry has a row per snapshot, with its location and its run."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "root")))

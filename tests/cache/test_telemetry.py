@@ -83,6 +83,7 @@ def test_a_miss_and_a_hit_have_entry_version_and_reason(cache, memory, tmp_path)
     assert hit["delta.table.id"] == commit.attributes["delta.table.id"]
 
 
+@pytest.mark.slow
 def test_each_kind_of_change_is_a_member_of_the_closed_list(cache, memory, source):
     cache.view("big", "SELECT id FROM t")
     write_deltalake(source, pa.table({"id": [4]}), mode="append")

@@ -41,6 +41,7 @@ def replace_table(ctx, name, **columns):
     ctx.from_pydict(columns, name=name)
 
 
+@pytest.mark.slow
 def test_a_view_reads_the_tables_it_was_created_over(ctx, cache):
     """A view reads the earlier table of a name, so the name's current content does not decide the hit."""
     replace_table(ctx, "m", k=[1])
@@ -52,6 +53,7 @@ def test_a_view_reads_the_tables_it_was_created_over(ctx, cache):
     assert seen(cache, "SELECT * FROM v") == ({"k": [2]}, "hit")
 
 
+@pytest.mark.slow
 def test_a_view_over_a_replaced_table_is_not_cached(ctx, cache, tmp_path):
     """A view over a replaced table is not cached until it is created again."""
     for name, value in (("one", 1), ("two", 2)):
@@ -99,6 +101,7 @@ def register_unobserved(ctx, name, *values):
     ctx.register_record_batches(name, [[pa.record_batch({"k": values})]])
 
 
+@pytest.mark.slow
 def test_two_tables_with_one_name_in_the_plan_are_both_inputs(ctx, cache):
     """Two tables with the same name in the plan text are both inputs.
 
@@ -248,6 +251,7 @@ def test_swapped_names_are_detected(ctx, cache, tmp_path):
             ctx.deregister_table(name)
 
 
+@pytest.mark.slow
 def test_one_table_at_two_versions_is_two_inputs(ctx, cache, tmp_path):
     """One table at two versions is two inputs, and a change of either is detected."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
@@ -297,6 +301,7 @@ def test_details_that_plans_do_not_print_count(ctx, cache):
     assert seen(cache, rows)[1] == "miss"
 
 
+@pytest.mark.slow
 def test_the_null_handling_of_a_frame_counts(ctx, cache):
     """The null handling of UNNEST and EXCEPT is part of the fingerprint, although plans do not print it."""
     ctx.from_pydict({"a": [1, None], "l": [[1], None]}, name="m")
@@ -326,6 +331,7 @@ def test_a_literal_that_plans_print_inexactly_is_not_cached(one, ctx, cache):
     assert seen(cache, "SELECT ['a, b'] AS l") == ({"l": [["a, b"]]}, "hit")
 
 
+@pytest.mark.slow
 def test_the_options_of_files_count(ctx, cache, tmp_path):
     """The delimiter and the header of a CSV are part of the fingerprint."""
     (tmp_path / "a.csv").write_text("1;2,3\n4;5,6\n")
@@ -471,6 +477,7 @@ def test_plans_of_another_time_zone_are_not_cached(ctx, cache):
         assert seen(cache, query) == ({"h": [19]}, "hit")
 
 
+@pytest.mark.slow
 def test_a_cte_may_have_the_name_of_an_entry(ctx, cache):
     """A CTE may have the name of the entry, or of another table."""
     replace_table(ctx, "m", k=[1])
@@ -520,6 +527,7 @@ def test_a_stream_is_read_once(ctx, cache):
     assert ctx.catalog().schema().names() == {"staged"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["parquet", "csv", "json", "arrow"])
 def test_a_dataset_of_each_format_is_staged_and_served(ending, cache, tmp_path):
     """A file and a directory of each format are staged and served."""
@@ -550,6 +558,7 @@ def test_a_dataset_of_each_format_is_staged_and_served(ending, cache, tmp_path):
     assert str(cache.explain("folder")) == "folder: hit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a[1]", "a?", "*", "a%201", "a#1"])
 def test_a_dataset_path_is_not_a_glob(name, cache, tmp_path):
     """A path with glob characters means the file or directory with exactly that name."""

@@ -87,6 +87,7 @@ QUERIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_is_recomputed_at_the_recorded_versions(name, lake, cache):
     """A query is recomputed at the recorded versions, in its own session and in an empty one."""
@@ -117,6 +118,7 @@ def test_a_stored_plan_contains_the_views_of_the_session(lake, ctx, cache):
     assert verdict_of(in_new_session(lake).verify("count")) == ("reproducible", None)
 
 
+@pytest.mark.slow
 def test_a_view_over_a_cached_view_is_recomputed(lake, cache):
     """A cached view is an input like any other Delta table."""
     cache.view("sums", QUERIES["sum"])
@@ -133,6 +135,7 @@ def test_quoted_names_and_other_catalogs_are_resolved(lake, cache, ctx):
     assert verdict_of(in_new_session(lake).verify("quoted")) == ("reproducible", None)
 
 
+@pytest.mark.slow
 def test_the_recorded_settings_are_used(lake):
     """The recorded time zone is used in a session that has none."""
     ctx = session(lake)
@@ -155,6 +158,7 @@ def test_spark_functions_are_enabled_again(lake):
     assert verdict_of(in_new_session(lake).verify("spark")) == ("reproducible", None)
 
 
+@pytest.mark.slow
 def test_a_dataset_is_recomputed(lake, cache):
     """A dataset is recomputed from a Delta table at its version, and from unchanged files."""
     pq.write_table(ROWS, lake / "rows.parquet")
@@ -254,6 +258,7 @@ def test_a_missing_function_cannot_be_reproduced(lake, ctx, cache):
     assert reason(in_new_session(lake).verify("view")) == "user-defined function missing: f 1"
 
 
+@pytest.mark.slow
 def test_a_volatile_function_cannot_be_reproduced(lake, cache):
     """A volatile function cannot be reproduced, unless the rows are equal anyway."""
     hourly = CachePolicy("hourly", max_age=timedelta(hours=1))
@@ -278,6 +283,7 @@ def test_an_in_memory_table_needs_its_session(lake, ctx, cache):
     assert "wanted" in reason(cache.verify("view"))
 
 
+@pytest.mark.slow
 def test_changed_or_missing_files_cannot_be_reproduced(lake, ctx, cache):
     """Changed or missing files of a view or a dataset cannot be reproduced."""
     path = lake / "rows.parquet"

@@ -35,6 +35,7 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_bisect_prints_the_way_to_the_cause(root):
     done = invoke("bisect", "report", "--bad", "x < 0", "--root", root)
     lines = done.stdout.splitlines()
@@ -52,6 +53,7 @@ def test_bisect_prints_the_way_to_the_cause(root):
     assert (compared.exit_code, compared.stderr) == (0, "")  # the appended value differs
 
 
+@pytest.mark.slow
 def test_bisect_as_json(root):
     found = json_of("bisect", "report", "--bad", "x < 0", "--root", root)
     assert (found["kind"], found["state"], found["table"]["version"]) == ("bisect", "found", 2)
@@ -59,6 +61,7 @@ def test_bisect_as_json(root):
     assert (read["is_changed"], read["cause"]["commit"]["message"]) == (True, "day 2")
 
 
+@pytest.mark.slow
 def test_exit_codes_of_bisect(root):
     done = invoke("bisect", "raw", "--bad", "x > 99", "--root", root)
     assert (done.exit_code, done.stdout) == (
@@ -71,6 +74,7 @@ def test_exit_codes_of_bisect(root):
     assert invoke("bisect", "raw", "--bad", "x < 0", "--depth", "0", "--root", root).exit_code == 2
 
 
+@pytest.mark.slow
 def test_bisect_prints_what_it_could_not_test(tmp_path):
     """Candidates, versions without files, and versions that are good again."""
     table, ledger = tmp_path / "t", str(tmp_path / "ledger")
@@ -113,6 +117,7 @@ def test_bisect_prints_what_it_could_not_test(tmp_path):
     assert "  note: versions 0 to 2 cannot be tested: a data file was deleted" in shown
 
 
+@pytest.mark.slow
 def test_blame_prints_commits_and_values_only_on_request(root):
     done = invoke("blame", "raw", "--where", "id = 2", "--root", root)
     assert done.exit_code == 0
@@ -157,6 +162,7 @@ def past(tmp_path_factory):
     return ledger.save(tmp_path_factory.mktemp("past") / "ledger")
 
 
+@pytest.mark.slow
 def test_overdue(past):
     at = ("--at", AT.isoformat(), "--root", past)
     done = invoke("overdue", *at)
@@ -170,6 +176,7 @@ def test_overdue(past):
     assert [each["state"] for each in found["tables"]] == ["late", "fresh"]
 
 
+@pytest.mark.slow
 def test_unusual_runs_are_printed(tmp_path):
     ledger = PastLedger()
     for back in reversed(range(1, 9)):
@@ -192,6 +199,7 @@ def test_unusual_runs_are_printed(tmp_path):
     assert "smaller 2026-03-02 11:00:00 3 rows, median 100 run-31 run-27" in shown
 
 
+@pytest.mark.slow
 def test_regressions(past):
     at = ("--at", AT.isoformat(), "--root", past)
     done = invoke("regressions", *at)
@@ -203,6 +211,7 @@ def test_regressions(past):
     assert (found["kind"], found["job"], found["has_new_code"]) == ("broken", "bad", False)
 
 
+@pytest.mark.slow
 def test_ci_report(past):
     at = ("--at", AT.isoformat(), "--root", past)
     done = invoke("ci-report", *at)

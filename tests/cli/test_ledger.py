@@ -132,6 +132,7 @@ def test_a_run_without_an_end_is_shown_by_its_writes(lake):
     assert "reconstructed" in invoke("show", "inner-1").stdout
 
 
+@pytest.mark.slow
 def test_writes_are_listed_newest_first(here):
     """Each is one line; the JSON has every column of the ledger."""
     rows = json_of("writes", "--limit", "100")

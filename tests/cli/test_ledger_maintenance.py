@@ -19,6 +19,7 @@ from helpers.ledger_commands import KILLED, error_of, invoke, json_of, run
 # --- audit ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_commits_with_the_metadata_pass_an_audit(lake):
     """An audit of observed commits exits 0."""
     done = invoke("audit", "lake/flights", "lake/top")

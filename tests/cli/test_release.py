@@ -28,6 +28,7 @@ def lines(*words, code=0):
     return [" ".join(line.split()) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_releases_are_listed_and_compared(folder):
     """`diff` exits as the program of this name."""
     assert Path(".deltawitness/.gitignore").exists()
@@ -53,6 +54,7 @@ def test_releases_are_listed_and_compared(folder):
     assert error_of("release", "drop", "nov") == "there is no release nov"
 
 
+@pytest.mark.slow
 def test_a_release_is_verified_and_restored(folder):
     """Only `--apply` restores; `verify` exits 1 if files are missing."""
     assert lines("verify", "nov")[-1] == "nov: 2 tables, all readable"

@@ -17,6 +17,7 @@ def root(tmp_path, monkeypatch):
     return write_ledger(tmp_path / ".deltawitness", [operation(0)], [run_row(0)])
 
 
+@pytest.mark.slow
 def test_the_report_of_a_job_is_written_and_summed_up(root):
     done = invoke("report", "--job", "load", "-o", "job.html")
     assert done.exit_code == 0, done.output
@@ -26,6 +27,7 @@ def test_the_report_of_a_job_is_written_and_summed_up(root):
     assert Path("job.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_without_options_the_report_is_about_the_last_seven_days(root):
     """The operation of the ledger is older."""
     found = json_of("report")
@@ -34,12 +36,14 @@ def test_without_options_the_report_is_about_the_last_seven_days(root):
     assert found["bytes"] == Path("report.html").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_goes_to_standard_output(root):
     done = invoke("report", "--run", "00000001", "-o", "-")
     assert done.stdout.endswith("</html>\n")
     assert not list(Path().glob("*.html"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -61,6 +65,7 @@ def test_an_invalid_option_or_a_missing_ledger_is_an_error_in_one_line(root, arg
     assert text in " ".join(done.output.split())
 
 
+@pytest.mark.slow
 def test_open_shows_the_file(root, monkeypatch):
     """The browser of the system gets the address of the file."""
     opened = []

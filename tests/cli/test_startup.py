@@ -141,6 +141,7 @@ def test_listings_have_the_rows_of_the_frames(place):
         assert sorted(rows, key=by_text) == sorted(expected, key=by_text)
 
 
+@pytest.mark.slow
 def test_listings_accept_the_status_of_reconstructed_runs(place):
     """The query names the status that `RunStatus` has."""
     views = LedgerListing(Ledger(place / ".deltawitness").root)._view(RUNS)

@@ -101,6 +101,7 @@ def test_a_run_that_creates_no_table_exits_with_0(folder):
     assert json_of("undo", third, "--apply")["is_complete"] is True
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(folder, tmp_path_factory, monkeypatch):
     """An unknown run and a missing ledger are errors with exit code 1."""
     assert error_of("undo", "nothing") == "no run begins with nothing"

@@ -41,6 +41,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [("foo://x/y", "no storage has the URI scheme foo"), ("s3://bucket/y", NO_CREDENTIALS)],

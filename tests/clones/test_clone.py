@@ -37,6 +37,7 @@ def ids(place, version=None):
     return sorted(DeltaTable(place, version=version).to_pyarrow_table()["id"].to_pylist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["hard link", "symbolic link", "copy"])
 def test_a_clone_can_be_changed_and_vacuumed_without_a_change_of_the_table(
     table, tmp_path, monkeypatch, way

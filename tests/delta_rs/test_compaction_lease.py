@@ -133,6 +133,7 @@ def test_compactions_that_are_not_observed_or_take_no_lease_are_as_before(table,
     assert ids(table) == sorted([*range(FILES)] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the lock is that of a file there")
 def test_a_held_lease_delays_a_compaction_for_a_bounded_time(table, caplog):
     """When the wait is over, the compaction proceeds, and a warning names the table and the next step."""

@@ -466,6 +466,7 @@ def test_a_suppressed_merge_at_the_address_of_a_dropped_one_stays_suppressed(
     assert len(captured_writes) == 0
 
 
+@pytest.mark.slow
 def test_a_merge_lasts_as_long_as_its_execution(table, captured_writes):
     """The time between building and executing a merge is not part of its duration."""
     merger = DeltaTable(table).merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")

@@ -98,6 +98,7 @@ def test_an_observer_that_breaks_after_the_write_returns_its_result(table, monke
         DeltaTable(table).merge(rows(1), "nope(").when_matched_delete().execute()
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_sink_that_hangs_leaves_the_write_alone(table):
     """A sink that hangs is given up after its timeout; the next sink gets the event."""

@@ -355,6 +355,7 @@ def test_the_public_function_is_unchanged(uri):
     assert vars(write_deltalake) == seen["attributes"]
 
 
+@pytest.mark.slow
 def test_writes_succeed_while_instrumentation_is_switched(uri):
     """Writes of other threads do not fail while the instrumentation is switched on and off."""
     is_over, errors = threading.Event(), []

@@ -75,6 +75,7 @@ def test_parts_become_one_commit_and_one_event(uri, pool, captured_writes):
     assert len(commit["schema_hash"]) == 32
 
 
+@pytest.mark.slow
 def test_the_event_covers_the_staging(uri, pool, captured_writes):
     """The duration of the event includes the time in which workers make the rows."""
     gate = threading.Event()

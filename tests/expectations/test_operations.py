@@ -62,6 +62,7 @@ def test_the_source_of_a_merge_is_checked(table, streamed, captured_writes):
     assert captured_writes.last.expectations.result == "warned"
 
 
+@pytest.mark.slow
 def test_writes_of_a_session_are_checked(table):
     """INSERT, INSERT OVERWRITE, frames and pipelines commit nothing; their tables stay readable."""
     skip_without_session()

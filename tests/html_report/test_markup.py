@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ def test_any_text_is_text_and_any_attribute_is_one_attribute(text, value):
     assert parsed.text == visible(text, None)
 
 
+@pytest.mark.slow
 @given(st.text(alphabet=st.characters(categories=("Cc", "Cf", "Cs", "Lo", "Lu")), max_size=40))
 def test_no_invisible_or_reversing_character_is_left(text):
     """Control characters and marks of direction are shown as escapes; the text can be encoded."""

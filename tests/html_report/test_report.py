@@ -117,6 +117,7 @@ def report(small):
     return report_html(root=small)
 
 
+@pytest.mark.slow
 def test_the_verdict_counts_what_failed_and_the_island_has_every_event(report):
     data = Page(report.html).data
     assert not report.is_ok
@@ -153,6 +154,7 @@ def test_a_retried_write_names_the_commit_it_collided_with(report):
     assert "orders@1 WRITE append, job other" in report.html
 
 
+@pytest.mark.slow
 def test_one_run_is_compared_with_the_previous_run_of_its_job(small, report):
     """The report of a run has only its operations, and outlines of those of the run before."""
     one = report_html(run="00000031", root=small)
@@ -163,6 +165,7 @@ def test_one_run_is_compared_with_the_previous_run_of_its_job(small, report):
     assert ("rect", "class", "ghost") not in Page(report.html).attributes
 
 
+@pytest.mark.slow
 def test_job_and_since_select_operations(small):
     assert report_html(job="other", root=small).operations == 1
     assert report_html(since=START + dt.timedelta(minutes=32), root=small).operations == 3
@@ -206,6 +209,7 @@ def test_links_within_the_page_have_targets_and_ids_are_unique(report):
     assert anchors <= set(page.ids)
 
 
+@pytest.mark.slow
 def test_hostile_names_and_messages_make_no_element(tmp_path):
     """The page has no element but its own, no control character, and says how long cut texts were."""
     html = report_html(root=hostile_ledger(tmp_path)).html
@@ -220,6 +224,7 @@ def test_hostile_names_and_messages_make_no_element(tmp_path):
     assert html.isascii()
 
 
+@pytest.mark.slow
 def test_above_the_bounds_the_report_is_sums_and_says_so(small, monkeypatch):
     """Operations that are left out are in the sums; failed ones stay even if they are older."""
     monkeypatch.setattr(reading, "MAX_EVENTS", 2)
@@ -233,6 +238,7 @@ def test_above_the_bounds_the_report_is_sums_and_says_so(small, monkeypatch):
     assert sum(each["operations"] for each in page.data["tables"]) == 8
 
 
+@pytest.mark.slow
 def test_a_report_that_is_too_large_has_fewer_events(small, report, monkeypatch):
     monkeypatch.setattr(page_module, "MAX_BYTES", len(report.html) - 1)
     smaller = report_html(root=small)

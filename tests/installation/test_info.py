@@ -182,6 +182,7 @@ def test_the_chosen_exporters_are_marked(monkeypatch):
 # --- the ledger --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_ledger_has_its_kind_tables_and_segments(tmp_path, monkeypatch):
     """While a process has not drained, its spool has a segment; afterwards the tables exist."""
     monkeypatch.setenv(Env.CACHE_ROOT, str(tmp_path / "root"))
@@ -207,6 +208,7 @@ def test_the_ledger_has_its_kind_tables_and_segments(tmp_path, monkeypatch):
     assert drained.segments == 0
 
 
+@pytest.mark.slow
 def test_paths_are_shown_on_request(tmp_path, monkeypatch):
     """Without `paths` only the kind of the root is shown."""
     monkeypatch.setenv(Env.CACHE_ROOT, str(tmp_path))

@@ -146,6 +146,7 @@ def test_a_nodes_span_has_conventional_attributes_and_no_value(telemetry, tmp_pa
     assert not any("canary" in finished.to_json() for finished in telemetry.spans())
 
 
+@pytest.mark.slow
 def test_the_run_carries_the_id_that_hamilton_gave_and_the_attributes_given(telemetry, tmp_path):
     """The id finds the execution in Hamilton's UI, and the attributes are the program's."""
     built, adapter = driver_of(raw, adapter=DeltaWitnessAdapter(attributes={"shard": "3"}))
@@ -193,6 +194,7 @@ def after(failing: int) -> int:
     return failing
 
 
+@pytest.mark.slow
 def test_an_error_of_a_node_is_raised_unchanged_and_recorded(telemetry, tmp_path):
     """The node's span has the type of the error and not its text, and the run has the status."""
     built, adapter = driver_of(failing, after)
@@ -211,6 +213,7 @@ def test_an_error_of_a_node_is_raised_unchanged_and_recorded(telemetry, tmp_path
     assert not any("canary" in span.to_json() for span in telemetry.spans())
 
 
+@pytest.mark.slow
 def test_an_error_of_the_engine_is_of_its_type_on_the_span_of_the_node(telemetry, tmp_path):
     """The node's span has the same error type as the write's span."""
 
@@ -273,6 +276,7 @@ def test_the_context_of_the_program_is_restored_afterwards(telemetry, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_each_execution_is_a_run_and_one_inside_a_node_is_its_child(telemetry, tmp_path):
     """One adapter serves nested executions."""
     adapter = DeltaWitnessAdapter()
@@ -311,6 +315,7 @@ def threads(kept: Collect[str]) -> set:
     return set(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_carried", [True, False], ids=["carried", "by itself"])
 def test_nodes_in_the_threads_of_a_pool_belong_to_the_run(telemetry, tmp_path, is_carried):
     """Each write is below its node's span, four nodes at a time, with and without propagation to pools."""
@@ -340,6 +345,7 @@ def test_nodes_in_the_threads_of_a_pool_belong_to_the_run(telemetry, tmp_path, i
     assert runs_of(tmp_path)[run_id]["writes"] == 4
 
 
+@pytest.mark.slow
 def test_nodes_that_are_submitted_to_threads_belong_to_the_run(telemetry, tmp_path):
     """Hamilton's `FutureAdapter` runs each node in a pool's thread, which waits for its inputs."""
     built, adapter = driver_of(raw, clean, adapters=[FutureAdapter()])
@@ -350,6 +356,7 @@ def test_nodes_that_are_submitted_to_threads_belong_to_the_run(telemetry, tmp_pa
     assert runs_of(tmp_path)[adapter.last_run.run_id]["writes"] == 3
 
 
+@pytest.mark.slow
 def test_a_node_that_outlives_its_execution_still_belongs_to_its_run(telemetry, tmp_path):
     """After another node failed, the pool finishes the nodes that it has started."""
     may_write, has_written = threading.Event(), threading.Event()
@@ -487,6 +494,7 @@ def test_an_internal_error_does_not_change_the_execution(telemetry, tmp_path, mo
     assert len(list(history(tmp_path / "clean"))) == 2
 
 
+@pytest.mark.slow
 def test_only_a_few_executions_are_remembered(telemetry):
     """The number of remembered executions is bounded."""
 

@@ -70,6 +70,7 @@ def ledger(tmp_path):
     return Ledger(str(tmp_path / "ledger"))
 
 
+@pytest.mark.slow
 def test_a_run_of_a_job_is_one_run_over_all_tables(lake, ledger):
     """The job run id says which commits belong together, whatever the time between them."""
     commit_of_spark(f"{lake}/a", 0, 0, job={**JOB, "runId": "901"}, userMetadata="backfill 12")
@@ -108,6 +109,7 @@ def test_a_run_of_a_job_is_one_run_over_all_tables(lake, ledger):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_commits_without_a_job_run_are_split_at_gaps(lake, ledger):
     """A notebook is one run over all tables until it makes no commit for the gap."""
     notebook = {"notebook": {"notebookId": "5", "notebookPath": "/Users/ann@example.com/report"}}
@@ -121,6 +123,7 @@ def test_commits_without_a_job_run_are_split_at_gaps(lake, ledger):
     assert shorter.adopt([lake], gap=dt.timedelta(minutes=10)).runs == 5
 
 
+@pytest.mark.slow
 def test_what_made_a_commit_is_part_of_its_run(lake, ledger):
     """A job on another cluster, and another kind of origin with the same ids, is another run."""
     commit_of_spark(f"{lake}/a", 0, 0, job={"jobId": "7"}, clusterId="c1")
@@ -160,6 +163,7 @@ def test_a_run_names_a_bounded_number_of_transactions(lake, ledger):
     assert [int(text[-12:]) for text in named] == list(range(20))
 
 
+@pytest.mark.slow
 def test_an_engine_alone_is_one_run_per_table(lake, ledger):
     """Unobserved writes of delta-rs: two programs at the same time probably write different tables."""
     for name in ("a", "b"):
@@ -208,6 +212,7 @@ def test_rows_of_a_reconcile_stay(lake, ledger):
     assert ledger.adopt([lake]).operations == 0
 
 
+@pytest.mark.slow
 def test_observed_writes_keep_their_runs(lake, tmp_path, ledger):
     """A commit with our metadata gets its run and the source `reconciled`, as by a reconcile."""
     observed_elsewhere(tmp_path, f"{lake}/t", 2)
@@ -219,6 +224,7 @@ def test_observed_writes_keep_their_runs(lake, tmp_path, ledger):
     assert [row["witness_version"] is None for row in rows] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_since_skips_earlier_commits(lake, ledger):
     commit_of_spark(f"{lake}/a", 0, 0)
     commit_of_spark(f"{lake}/a", 1, 10)
@@ -270,6 +276,7 @@ def test_tables_of_other_writers(tmp_path, ledger, say):
     say(f"adopt: {result.commits} commits of {len(result.tables)} foreign tables, {len(runs)} runs")
 
 
+@pytest.mark.slow
 def test_the_command_adopts_a_folder(lake, tmp_path, monkeypatch, capsys):
     """It exits with 0, with 1 if a table cannot be read, and with 2 for a wrong option."""
     commit_of_spark(f"{lake}/a", 0, 0)

@@ -84,6 +84,7 @@ def test_eight_concurrent_drains_append_each_record_once(tmp_path, size):
     assert list((root / "cache_spool").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_drain_of_an_old_copy_adds_nothing(tmp_path):
     """A spool that is restored from a copy after its drain adds no rows."""
     ledger = Ledger(tmp_path / "cache")

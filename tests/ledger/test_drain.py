@@ -328,6 +328,7 @@ def test_an_empty_spool_is_just_deleted(drain, spools):
     assert list(spools.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_drained_between", [False, True])
 def test_only_writes_after_the_end_of_a_run_are_abandoned(root, drain, spools, is_drained_between):
     """If a process dies while a thread writes after its run's end, only those writes are abandoned."""
@@ -366,6 +367,7 @@ def test_spools_of_many_short_processes_need_few_commits(root, drain, spools):
     assert list(spools.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_an_unreadable_spool_does_not_block_others(root, drain, spools):
     """An unreadable spool remains, and the other spools of its batch are drained."""

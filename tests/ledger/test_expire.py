@@ -57,6 +57,7 @@ def counts(results):
     return {done.table: (done.rows, done.expired, done.retained) for done in results}
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_and_deletes_nothing(root, ledger, aged):
     """It is the default."""
     aged("old", 500, 500, 499)
@@ -68,6 +69,7 @@ def test_a_dry_run_counts_and_deletes_nothing(root, ledger, aged):
     assert root.open_table(INVENTORY).version() == version
 
 
+@pytest.mark.slow
 def test_stored_plans_of_old_writes_are_deleted(root, ledger, aged):
     """The id of a write has its day; files with other names stay."""
     aged("new", 3, 3)

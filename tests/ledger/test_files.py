@@ -59,6 +59,7 @@ def files_for(root, condition):
     return len(list(dataset.get_fragments(filter=condition))) - 1
 
 
+@pytest.mark.slow
 def test_only_files_that_may_hold_it_are_read(root):
     """Queries by run or day skip files by their statistics and partitions."""
     # The run's own file, and the one with a row without a run.

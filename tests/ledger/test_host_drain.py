@@ -158,6 +158,7 @@ def test_one_process_of_a_host_holds_the_lock(spools):
         assert missing is LockState.UNAVAILABLE
 
 
+@pytest.mark.slow
 def test_a_drain_leaves_its_segments_to_a_process_that_drains_for_longer(root, spools, monkeypatch):
     """It waits, reports no error, and drains at its next turn."""
     monkeypatch.setattr("deltawitness.ledger.drain.drain_thread.HOST_TIMEOUT", 0.1)

@@ -67,12 +67,14 @@ def test_a_fresh_lease_is_not_broken(root):
         assert mark(root) == 1
 
 
+@pytest.mark.slow
 def test_a_lease_of_a_table_that_is_not_there(root):
     """The lease of a missing table yields None."""
     with lease(root, RUNS) as opened:
         assert opened is None
 
 
+@pytest.mark.slow
 def test_the_lease_of_a_dead_holder_is_broken(root, monkeypatch):
     """An expired lease is taken over; its old holder does not release the new one."""
     old = maintenance._acquire(root, INVENTORY)
@@ -143,6 +145,7 @@ def test_one_of_many_processes_gets_it(root, size):
 # --- maintenance --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compaction_keeps_every_row(root):
     """Compaction merges small files into one and changes no row."""
     before = rows_of(root, INVENTORY, order="write_id")
@@ -155,6 +158,7 @@ def test_compaction_keeps_every_row(root):
     assert list(find_duplicate_rewrites(open_log(root.uri_of(INVENTORY)))) == []
 
 
+@pytest.mark.slow
 def test_the_ledger_maintains_all_its_tables(root):
     """Existing tables are compacted and missing ones skipped; a second call finds nothing to do."""
     ledger = Ledger(root.uri)
@@ -175,6 +179,7 @@ def test_nothing_is_compacted_without_the_lease(root):
         assert root.open_table(INVENTORY).version() == version
 
 
+@pytest.mark.slow
 def test_old_files_are_deleted_after_the_retention(root, monkeypatch):
     """Files that compaction replaced are deleted only after their retention."""
     monkeypatch.setattr(maintenance, "RETENTION_HOURS", 24 * 365)
@@ -212,6 +217,7 @@ def ids(uri):
     return sorted(DeltaTable(uri).to_pyarrow_table()["x"].to_pylist())
 
 
+@pytest.mark.slow
 def test_two_compactions_at_once_double_every_row_and_are_found(table):
     """Two compactions from one version duplicate rows (deltalake 1.6.6), and the log shows it."""
     first, second = DeltaTable(table), DeltaTable(table)
@@ -228,6 +234,7 @@ def test_two_compactions_at_once_double_every_row_and_are_found(table):
     assert ids(table) == list(range(10))
 
 
+@pytest.mark.slow
 def test_other_commits_are_not_reported_as_duplicate_compactions(table):
     """Successive compactions, deletes, restores and vacuums are not reported as duplicates."""
     DeltaTable(table).optimize.compact()

@@ -266,6 +266,7 @@ def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
 # --- in a session ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [SessionContext, ObservedSessionContext])
 def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
     """`register` makes all three tables available to SQL; a second call shows newer rows."""
@@ -285,6 +286,7 @@ def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
     assert ctx.sql("SELECT * FROM inventory").to_pydict() == {"x": [1]}
 
 
+@pytest.mark.slow
 def test_reading_drains_the_spool_of_this_process_first(tmp_path):
     """Reading drains this process's spool first, whatever the drain interval."""
     DeltaLakeInstrumentor().instrument(
@@ -312,6 +314,7 @@ def test_the_ledger_of_the_environment(tmp_path, monkeypatch):
     assert Ledger().spools.parent == tmp_path / "spool"
 
 
+@pytest.mark.slow
 def test_another_engine_reads_it(ledger):
     """The ledger is a plain Delta table that other readers can open."""
     duckdb = pytest.importorskip("duckdb")

@@ -42,6 +42,7 @@ def runs_in(ledger):
     return {row["run_id"]: row for row in ledger.runs().to_pylist()}
 
 
+@pytest.mark.slow
 def test_a_run_is_reconstructed_from_its_writes(ledger, tmp_path, table):
     """A reconstructed run has its job, its writes' counts and time span; columns without data are null."""
     run_id = observed_elsewhere(tmp_path, table, 1, 2, 3)
@@ -58,6 +59,7 @@ def test_a_run_is_reconstructed_from_its_writes(ledger, tmp_path, table):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_a_second_reconcile_adds_no_run(ledger, tmp_path, table):
     observed_elsewhere(tmp_path, table, 1)
     plan, other = ledger.reconcile([table]), ledger.reconcile([table])
@@ -66,6 +68,7 @@ def test_a_second_reconcile_adds_no_run(ledger, tmp_path, table):
     assert len(rows_of(ledger.root, RUNS)) == 1
 
 
+@pytest.mark.slow
 def test_further_writes_of_a_reconstructed_run_are_a_part_of_it(ledger, tmp_path, table):
     """Tables that are reconciled one after the other add up to one run."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "elsewhere")))
@@ -79,6 +82,7 @@ def test_further_writes_of_a_reconstructed_run_are_a_part_of_it(ledger, tmp_path
     assert (row["writes"], row["tables_touched"], row["status"]) == (2, 2, "reconstructed")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_row_gets_no_reconstructed_row(ledger, tmp_path, table):
     """A run with a row of its process gets no other row: that row counts the lost write already."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
@@ -111,6 +115,7 @@ def test_a_run_that_waits_in_a_spool_is_left_to_it(ledger, tmp_path, table):
     spool.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_this_process_has_open_is_left_to_it(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, 1)
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
@@ -144,6 +149,7 @@ def test_a_recorded_run_replaces_the_reconstructed_one(ledger, tmp_path, table):
     assert (row["status"], row["job"], row["writes"], row["rows_added"]) == ("ok", "nightly", 2, 2)
 
 
+@pytest.mark.slow
 def test_two_concurrent_reconciles_add_one_row(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, *range(6))
     plans = [ledger.reconcile([table]) for _ in range(3)]

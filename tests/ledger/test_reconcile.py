@@ -175,6 +175,7 @@ def test_a_rebuilt_row_has_every_value_of_its_commit(tmp_path, cache, ledger, sa
     )
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_lost_ledger_are_created(tmp_path, ledger, table):
     """Applying a plan creates all three tables if they are missing."""
     observed_elsewhere(tmp_path, table, 1)
@@ -184,6 +185,7 @@ def test_the_tables_of_a_lost_ledger_are_created(tmp_path, ledger, table):
     assert all(ledger.root.open_table(kind) is not None for kind in (INVENTORY, RUNS, SNAPSHOTS))
 
 
+@pytest.mark.slow
 def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
     """With a table id key, reconciled rows have the same table ids as observed rows."""
     observed_elsewhere(tmp_path, table, 1)
@@ -197,6 +199,7 @@ def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
 # --- missing and foreign ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_recorded_writes_are_not_missing(cache, ledger, table):
     """With all writes recorded the plan is clean, and applying it appends nothing."""
     observe(cache)
@@ -235,6 +238,7 @@ def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, tabl
     assert ledger.reconcile([table], full=True).is_clean
 
 
+@pytest.mark.slow
 def test_commits_of_others_are_foreign(ledger, table):
     """Foreign commits get rows with the engine's name and an id from a hash of the commit."""
     write_deltalake(table, one(1))
@@ -301,6 +305,7 @@ def test_a_write_with_the_callers_own_id_is_matched(cache, ledger, table, mirror
     assert ledger.reconcile(full=True).is_clean
 
 
+@pytest.mark.slow
 def test_a_table_recreated_within_a_second_is_another_table(cache, ledger, table):
     """A row of the same version one second earlier does not cover a recreated table's commit."""
     observe(cache)
@@ -314,6 +319,7 @@ def test_a_table_recreated_within_a_second_is_another_table(cache, ledger, table
     assert (len(plan.missing), plan.apply()) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
     """The row of a commit with a caller's id has our id from the commit, else a hash of the commit."""
@@ -332,6 +338,7 @@ def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
     assert ledger.reconcile([table], full=True).is_clean
 
 
+@pytest.mark.slow
 def test_a_table_copied_elsewhere_adds_no_second_row(tmp_path, ledger, table):
     """A write id in the logs of two tables gets one row."""
     observed_elsewhere(tmp_path, table, 2)
@@ -386,6 +393,7 @@ def test_a_deleted_table_of_the_inventory_is_no_finding(cache, ledger, table):
     assert (plan.counts, plan.tables, plan.gone) == (CLEAN, (), (ledger_uri(table),))
 
 
+@pytest.mark.slow
 def test_the_ledgers_own_tables_are_left_out(tmp_path, cache, ledger, table):
     """The ledger's own tables are skipped, however they are named."""
     observed_elsewhere(tmp_path, table, 1)
@@ -396,6 +404,7 @@ def test_the_ledgers_own_tables_are_left_out(tmp_path, cache, ledger, table):
 # --- contradictory rows --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
     """A row whose version is missing within the log's range is a phantom."""
     observe(cache)
@@ -415,6 +424,7 @@ def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
     assert len(inventory_rows(ledger)) == 4
 
 
+@pytest.mark.slow
 def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
     """If another write replaced a row's commit, the commit is foreign and the row differs."""
     observe(cache)
@@ -430,6 +440,7 @@ def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
     assert plan.counts == {**CLEAN, "foreign": 1, "differing": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "says", [{"result": "noop"}, {"result": "error", "landed": "unknown"}, {"result": "write"}]
 )
@@ -449,6 +460,7 @@ def test_a_row_that_contradicts_its_commit_differs(tmp_path, ledger, table, says
     assert len(inventory_rows(ledger)) == 1
 
 
+@pytest.mark.slow
 def test_rows_of_an_earlier_table_at_the_location_are_not_compared(cache, ledger, table):
     """A recreated table is compared with its own rows only, and reconciled from version 0."""
     observe(cache)

@@ -121,6 +121,7 @@ def add_old_commit(table, version, write_id):
     return old * 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_spooled_write_is_left_to_its_drain(ledger, table, marked):
     """A spooled write is left to its drain at any age, also if its commit has the caller's id."""

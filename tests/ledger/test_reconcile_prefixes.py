@@ -38,6 +38,7 @@ def beside(tmp_path):
     return cache
 
 
+@pytest.mark.slow
 def test_a_search_adds_the_tables_beside_recorded_ones(tmp_path, beside):
     ledger = Ledger(beside)
     assert ledger.reconcile().is_clean

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor
@@ -21,6 +22,7 @@ from helpers.reconcile_parts import (
 )
 
 
+@pytest.mark.slow
 def test_a_second_pass_reads_only_later_commits(tmp_path, ledger, table):
     """The watermark is committed with the rows; a full pass ignores it."""
     observed_elsewhere(tmp_path, table, 3)
@@ -35,6 +37,7 @@ def test_a_second_pass_reads_only_later_commits(tmp_path, ledger, table):
     assert ledger.reconcile([table], full=True).commits == 4
 
 
+@pytest.mark.slow
 def test_a_plan_without_rows_advances_the_watermark(cache, ledger, table):
     """A plan without rows to append commits its watermark once, in an empty commit."""
     observe(cache)
@@ -47,6 +50,7 @@ def test_a_plan_without_rows_advances_the_watermark(cache, ledger, table):
     assert ledger.reconcile().commits == 0
 
 
+@pytest.mark.slow
 def test_a_lower_time_bound_does_not_advance_the_watermark(ledger, table):
     """With `since`, earlier commits are not reported, and the watermark does not advance."""
     write_deltalake(table, one(1))
@@ -59,6 +63,7 @@ def test_a_lower_time_bound_does_not_advance_the_watermark(ledger, table):
     assert recorded_versions(ledger) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_truncated_log_is_identified_by_its_checkpoint(ledger, table):
     """Without commit 0 the table's id and name are read from the checkpoint."""
     write_deltalake(table, one(0), name="orders")

@@ -118,6 +118,7 @@ def test_runs_inside_each_other(observed, table):
     assert recorder.pending == 0
 
 
+@pytest.mark.slow
 def test_a_parent_run_that_wrote_nothing_has_a_row(observed, table):
     """The implicit run of the process has a row if another run was opened in it."""
     recorder = observed()

@@ -308,6 +308,7 @@ def test_an_ending_process_drains_as_an_error_if_it_is_one(observed, table):
     ]
 
 
+@pytest.mark.slow
 def test_a_forked_child_records_and_does_not_drain(observed, table):
     """A forked child records in its own spool, and other processes drain it."""
     recorder = observed()

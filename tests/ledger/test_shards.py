@@ -89,6 +89,7 @@ def test_a_spool_with_a_shard_is_left_to_releases_that_know_shards(ledger):
     spool.close()
 
 
+@pytest.mark.slow
 def test_a_program_writes_to_its_shard(cache, table, monkeypatch):
     """The mode and the shard are variables; the main tables are not created."""
     monkeypatch.setenv("DELTAWITNESS_LEDGER_MODE", "shard")

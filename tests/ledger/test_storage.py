@@ -144,6 +144,7 @@ def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
     """Operations of a deleted segment are reported as dropped; a reconcile finds them."""
@@ -188,6 +189,7 @@ def test_a_read_only_cache_root(observed, cache, table, ledger):
         assert unrecorded_commits(ledger.root, table) == set()
 
 
+@pytest.mark.slow
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
 def test_a_read_only_ledger_with_a_writable_spool(observed, tmp_path, cache, table):
@@ -308,6 +310,7 @@ def test_a_clock_that_jumps_back(observed, table, ledger, hours):
     assert (plan.is_clean, plan.unsettled) == (True, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [-400, -20, 400])
 def test_a_restored_spool_adds_no_rows(tmp_path, ledger, days):
     """A spool that is restored after its application transaction expired adds no rows."""

@@ -318,6 +318,7 @@ def test_a_query_returns_text_columns(root):
     assert found.schema == pa.schema([("write_id", pa.string()), ("version", pa.int64())])
 
 
+@pytest.mark.slow
 def test_creations_at_the_same_time_do_not_fail(tmp_path):
     """delta-rs fails some of them, despite `mode="ignore"`."""
     writers = 4

@@ -78,6 +78,7 @@ def test_the_writes_have_the_columns_of_their_runs(query):
     ]
 
 
+@pytest.mark.slow
 def test_the_edges_are_the_inputs_of_each_version(query):
     """The version of the source is that which the plan read."""
     sql = "SELECT source_version, source_uri, table_name, version, kind FROM cache_ledger.edges"
@@ -86,6 +87,7 @@ def test_the_edges_are_the_inputs_of_each_version(query):
     assert tuple(row.values()) == (1, "clean", 0, "exact")
 
 
+@pytest.mark.slow
 def test_runs_jobs_and_tables_are_summed(query):
     """Counts are those of the operations."""
     outputs = (

@@ -247,6 +247,7 @@ def test_a_thread_that_outlives_the_block_adds_nothing_after_it(place):
     assert DeltaTable(place).version() == 0
 
 
+@pytest.mark.slow
 def test_blocks_of_many_threads_do_not_mix(tmp_path, size):
     """Each thread's block has exactly the commits of the thread, while all of them write."""
     threads, writes = 8, size(6, 40)

@@ -179,6 +179,7 @@ def ledger(tmp_path):
     DeltaLakeInstrumentor().uninstrument()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a missing file", "a folder", "a file that is no program"])
 def test_a_failed_exec_does_not_change_the_program(kind, ledger, tmp_path):
     """The error is the same, and later writes belong to the same open run."""

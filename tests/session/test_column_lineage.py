@@ -225,6 +225,7 @@ def test_the_written_names_are_used_by_position():
     assert list(found.columns) == ["number", "value"]
 
 
+@pytest.mark.slow
 def test_a_text_has_a_bounded_length():
     """A write with too many columns has a reason instead of its columns."""
     source = ColumnSource("t", "c" * 100, ColumnUse.IDENTITY)

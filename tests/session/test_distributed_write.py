@@ -74,6 +74,7 @@ def rows_of(frame):
     return sorted(map(repr, frame.to_pylist()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["files", "csv", "delta"])
 @pytest.mark.parametrize("query", SPLITTABLE)
 def test_the_parts_have_the_rows_of_the_query(query, table, ctx):
@@ -133,6 +134,7 @@ def test_the_write_has_the_plan_and_the_inputs(table, ctx, tmp_path, pool, captu
     assert inputs == ([(table_id(str(tmp_path / "delta")), 5)] if table == "delta" else [])
 
 
+@pytest.mark.slow
 def test_the_version_of_the_session_is_read_and_the_written_table_is_served(ctx, tmp_path, pool):
     """Rows that another writer has added are not read; the session serves its own write at once."""
     frame = ctx.table("delta").select("id")

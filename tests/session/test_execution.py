@@ -134,6 +134,7 @@ def test_explain_runs_nothing(ctx, uri, capsys):
     assert DeltaTable(uri).version() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan_of", ["logical_plan", "optimized_logical_plan"])
 @pytest.mark.parametrize("method", ["execute_logical_plan", "create_dataframe_from_logical_plan"])
 def test_the_plan_of_a_statement_is_the_statement(ctx, method, plan_of):

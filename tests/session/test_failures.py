@@ -90,6 +90,7 @@ WRITES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), OSError("lost")], ids=str)
 @pytest.mark.parametrize("case", WRITES)
 def test_a_commit_that_landed_is_served(uri, late_errors, case, error):

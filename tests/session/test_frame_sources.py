@@ -50,6 +50,7 @@ def merge(uri, source):
     merger.when_matched_update_all().when_not_matched_insert_all().execute()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [write, write_by_keyword, merge])
 @pytest.mark.parametrize("given", ["the frame", "an Arrow table of it"])
 def test_a_write_has_the_plan_and_inputs_of_its_frame(ctx, tmp_path, captured_writes, act, given):

@@ -79,6 +79,7 @@ def test_both_instrumentors_record_each_write_once(table, both):
     ]
 
 
+@pytest.mark.slow
 def test_an_observed_context_with_both_instrumentors_records_each_write_once(table, both, tmp_path):
     """It runs a statement once, although its base class is patched."""
     ctx = ObservedSessionContext()

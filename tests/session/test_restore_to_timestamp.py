@@ -76,6 +76,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_moment_since_the_first_version_is_restored(uri, moment):
     """Any time zone is accepted, UTC is the default, and delta-rs alone restores the same version."""
@@ -117,6 +118,7 @@ def test_a_moment_after_the_last_version_is_the_engines_error(uri):
         restore(uri, FIRST + 9 * MINUTE)
 
 
+@pytest.mark.slow
 def test_a_log_that_was_cleaned_up_begins_later(uri):
     """The first version is the first one that still has a commit file."""
     DeltaTable(uri).create_checkpoint()

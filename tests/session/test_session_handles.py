@@ -31,6 +31,7 @@ def test_the_global_context_is_observed():
     assert ctx.session_id() == SessionContext.global_ctx().session_id()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_global_context_resolves_its_delta_tables(way, delta, captured_writes):
     """The global context keeps its Delta tables while the program holds no reference to it."""
@@ -153,6 +154,7 @@ def everything(ctx, uri):
     ctx.refresh()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("use", [nothing, everything])
 def test_a_session_is_freed_with_its_last_handle(use, way, delta, capsys):
@@ -171,6 +173,7 @@ def test_a_session_is_freed_with_its_last_handle(use, way, delta, capsys):
         assert [each() for each in left] == [None, None, None]
 
 
+@pytest.mark.slow
 def test_a_frame_keeps_its_session(files):
     """A frame can be run after the program has dropped its context."""
     frame = started(ObservedSessionContext, files, "delta").table("t").select("a")

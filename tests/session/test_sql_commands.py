@@ -19,6 +19,7 @@ def ctx(tmp_path):
     return people_session(tmp_path)
 
 
+@pytest.mark.slow
 def test_optimize_zorder_vacuum_restore_and_history(ctx, tmp_path):
     """Maintenance statements run and return the engine's metrics as rows."""
     for number in range(3):

@@ -70,6 +70,7 @@ UNDER_ANOTHER_SCHEMA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_written", [False, True])
 @pytest.mark.parametrize("statement", UNDER_ANOTHER_SCHEMA)
 def test_a_statement_means_the_default_schema_that_it_was_made_under(

@@ -304,6 +304,7 @@ def interrupts(monkeypatch):
     return interrupts
 
 
+@pytest.mark.slow
 def test_a_failed_run_that_landed_is_shown_as_such(interrupts, ctx, tmp_path, telemetry):
     """A run after a failed run whose commit landed is a repetition, and warns."""
     interrupts.append(KeyboardInterrupt())

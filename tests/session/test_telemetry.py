@@ -57,6 +57,7 @@ def inputs(event, tmp_path):
     return sorted((names[read.table_id], read.version) for read in event.intent.inputs)
 
 
+@pytest.mark.slow
 def test_a_write_has_the_attributes_of_its_session(ctx, tmp_path, captured_writes):
     """Commit and event have the plan hash, the shape hash, the schema hash and the inputs."""
     sql = "SELECT id, CAST(id AS DOUBLE) AS x FROM src WHERE id > 2"
@@ -115,6 +116,7 @@ def test_inputs_are_the_tables_that_the_plan_reads(ctx, tmp_path, captured_write
     assert inputs(event, tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_inputs_keep_the_version_that_a_frame_was_planned_at(ctx, tmp_path, captured_writes):
     """Inputs keep the planned versions, also for joined frames and for `read_table`."""
     old = ctx.table("src")
@@ -169,6 +171,7 @@ def test_suppressed_writes_are_made_and_not_recorded(ctx, tmp_path, captured_wri
     assert DeltaTable(tmp_path / "t").version() == 1
 
 
+@pytest.mark.slow
 def test_no_literal_or_path_of_a_statement_is_exported(ctx, tmp_path, telemetry):
     """No span, data point or log record has a literal or a path of a statement."""
     observe(telemetry)
@@ -398,6 +401,7 @@ def test_operator_metrics_of_a_write_are_left_as_an_artifact(ctx, tmp_path):
     assert DeltaTable(tmp_path / "t").version() == 1
 
 
+@pytest.mark.slow
 def test_operator_metrics_of_other_writes(ctx, tmp_path):
     """Writes of frames, COPY and MERGE have operator metrics with the setting, and none without it."""
     memory_diagnostics().clear()

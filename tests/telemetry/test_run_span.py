@@ -451,6 +451,7 @@ def started_export(tmp_path, script):
     return RunSpanExport(lock, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "reason"),
     [

@@ -35,6 +35,7 @@ def ledger():
     return ledger
 
 
+@pytest.mark.slow
 def test_the_report_of_a_broken_job(ledger, tmp_path):
     found = ci_report(at=AT, root=ledger.save(tmp_path / "ledger"))
     checks = [(each.check, each.subject, each.fails) for each in found.problems]
@@ -50,6 +51,7 @@ def test_the_report_of_a_broken_job(ledger, tmp_path):
     assert found.markdown.endswith("</details>\n")
 
 
+@pytest.mark.slow
 def test_checks_that_do_not_fail_the_report_are_warnings(ledger, tmp_path):
     root = ledger.save(tmp_path / "ledger")
     found = ci_report(at=AT, root=root, fail_on=["late", CiCheck.FLAKY])
@@ -59,6 +61,7 @@ def test_checks_that_do_not_fail_the_report_are_warnings(ledger, tmp_path):
         ci_report(at=AT, root=root, fail_on=["nothing"])
 
 
+@pytest.mark.slow
 def test_one_job_and_a_shorter_time(ledger, tmp_path):
     root = ledger.save(tmp_path / "ledger")
     found = ci_report(at=AT, since=AT - 2.5 * HOUR, job="good", root=root)
@@ -68,6 +71,7 @@ def test_one_job_and_a_shorter_time(ledger, tmp_path):
     assert (earlier.is_ok, len(earlier.runs)) == (True, 16)
 
 
+@pytest.mark.slow
 def test_all_checks_have_problems(tmp_path):
     """Each kind of problem has a line in the report."""
     ledger = PastLedger()
@@ -93,6 +97,7 @@ def test_all_checks_have_problems(tmp_path):
     assert [each.check.value for each in found.problems if not each.fails] == ["flaky"]
 
 
+@pytest.mark.slow
 def test_a_report_is_of_bounded_length(tmp_path):
     ledger = PastLedger()
     for number in range(150):

@@ -39,6 +39,7 @@ def state_of(result):
     return table.state
 
 
+@pytest.mark.slow
 def test_the_next_write_is_due_after_the_usual_time(ledger, tmp_path):
     daily(ledger)
     fresh = found(ledger, tmp_path)
@@ -52,12 +53,14 @@ def test_the_next_write_is_due_after_the_usual_time(ledger, tmp_path):
     assert (state_of(before), before.tables[0].changes) == (TableState.FRESH, 14)
 
 
+@pytest.mark.slow
 def test_a_table_that_nothing_writes_any_more_is_not_late_for_ever(ledger, tmp_path):
     daily(ledger)
     assert state_of(found(ledger, tmp_path, at=AT + 29 * DAY)) is TableState.LATE
     assert state_of(found(ledger, tmp_path, at=AT + 40 * DAY)) is TableState.STOPPED
 
 
+@pytest.mark.slow
 def test_a_gap_that_repeats_is_usual(ledger, tmp_path):
     """A job that runs on working days is not late on a Sunday, and late on Tuesday."""
     for back in reversed(range(40)):
@@ -76,6 +79,7 @@ def test_few_changes_are_never_late(ledger, tmp_path):
     assert state_of(found(ledger, tmp_path, at=AT + 100 * DAY)) is TableState.UNKNOWN
 
 
+@pytest.mark.slow
 def test_all_changes_of_a_service_count(ledger, tmp_path):
     """A run that lives for days writes as often as its commits are; a batch counts once."""
     service = "a run that has not ended"
@@ -150,6 +154,7 @@ def test_runs_that_ended_ok_and_changed_nothing(ledger, tmp_path):
     assert empty.typical == 100
 
 
+@pytest.mark.slow
 def test_all_runs_since_a_time_are_judged(ledger, tmp_path):
     daily(ledger, 10, until=AT - 3 * DAY)
     ledger.run("load", AT - 2 * DAY, rows=None)
@@ -161,6 +166,7 @@ def test_all_runs_since_a_time_are_judged(ledger, tmp_path):
     assert [each.run_id for each in since.empty_runs] == ["run-10"]
 
 
+@pytest.mark.slow
 def test_one_table(ledger, tmp_path):
     daily(ledger)
     ledger.run("other", AT)
