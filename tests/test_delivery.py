@@ -181,6 +181,7 @@ def test_submissions_from_many_threads_arrive_exactly_once():
     assert sorted(seen) == [(n, i) for n in range(8) for i in range(200)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_delivers_its_own_items_and_not_the_parents():
     """Items queued at the fork belong to the parent; the child starts with an empty queue."""

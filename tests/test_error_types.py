@@ -368,6 +368,7 @@ UNOPENED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", UNOPENED)
 def test_a_table_that_cannot_be_opened_has_no_commit_and_a_row_that_names_it(
     what, tmp_path, monkeypatch

@@ -41,6 +41,7 @@ def calls_in_child(calls):
         return pipe.read().split(",")
 
 
+@pytest.mark.slow
 def test_handlers_are_called_before_and_after_a_fork():
     """An instance that is added after the registration takes part, and a deleted one does not."""
     instances = weakref.WeakSet()
@@ -55,6 +56,7 @@ def test_handlers_are_called_before_and_after_a_fork():
     assert deleted == []
 
 
+@pytest.mark.slow
 def test_collections_registered_last_are_called_first_before_a_fork():
     calls = []
     first, second = Handler(calls), Handler([])

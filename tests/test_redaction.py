@@ -63,6 +63,7 @@ def test_no_canary_survives_in_free_text(template, canary):
     assert canary not in redact_text(template.format(c=canary))
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_is_reduced_to_one_short_line(text):
     """Redaction never raises and is idempotent."""
@@ -144,6 +145,7 @@ def event(canary):
     )
 
 
+@pytest.mark.slow
 @given(CANARY)
 def test_no_canary_survives_in_an_event(canary):
     """No field has a canary, with and without a table id key, and redaction is idempotent."""
@@ -439,6 +441,7 @@ def test_long_hostile_text_is_cut_before_the_ledger_looks_at_it(text):
     assert len(message_for_ledger(text, LedgerMessages.SAFE)) <= 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "expected"), [("safe", "[rows]"), ("full", "Zqann"), ("type", None)]
 )

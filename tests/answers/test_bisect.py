@@ -119,6 +119,7 @@ def test_a_version_without_the_column_is_good(tmp_path):
     assert "No field named y" in found.tested[0].reason
 
 
+@pytest.mark.slow
 def test_versions_whose_files_were_deleted_are_skipped(tmp_path, write):
     """Then the first bad version is one of several, which are listed."""
     table = tmp_path / "t"
@@ -229,6 +230,7 @@ def test_inputs_that_cannot_be_followed(tmp_path, root, write):
     assert (read.is_bad, read.reason, read.cause) == (None, "a data file was deleted", None)
 
 
+@pytest.mark.slow
 def test_an_input_whose_location_is_not_known(tmp_path, root, write):
     """Without the ledger, the commit has only the id of the input."""
     write(1, table="raw")

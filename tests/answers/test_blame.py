@@ -32,6 +32,7 @@ def found_of(table, where, **more):
     return [(each.version, each.rows, each.copied_by) for each in row.writes]
 
 
+@pytest.mark.slow
 def test_rewrites_that_copy_a_row_did_not_write_it(table):
     write_deltalake(table, rows_of([1, 2, 3]))
     write_deltalake(table, rows_of([4]), mode="append")

@@ -42,6 +42,7 @@ def sizes(uri, version, name):
     return sum(action["size"] for action in actions(uri, version, name))
 
 
+@pytest.mark.slow
 def test_the_bytes_of_each_job_are_those_of_its_commits(lake):
     """Bytes are those of add and remove actions; of an UPDATE the part of the changed rows is new."""
     root, uri = lake

@@ -174,6 +174,7 @@ def test_one_of_several_threads_creates_a_name(lake):
     assert len(releases(root=lake.root)) == 1
 
 
+@pytest.mark.slow
 def test_a_dropped_release_is_gone(lake):
     """Nothing needs its files any more, and its name is not created again."""
     lake.create("nov")
@@ -190,6 +191,7 @@ def test_a_dropped_release_is_gone(lake):
         lake.create("nov")
 
 
+@pytest.mark.slow
 def test_releases_are_compared(lake):
     """By table: rows, columns, and tables that only one release has."""
     lake.create("nov")

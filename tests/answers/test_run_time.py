@@ -82,6 +82,7 @@ def test_operations_of_child_runs_count_and_a_deleted_log_is_a_note(root, tmp_pa
     assert {each.scan_ms for each in found.operations} == {None}
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_ended_has_a_note(root, tmp_path):
     """The time of an open run is that until the end of its last operation."""
     with run("job") as opened:

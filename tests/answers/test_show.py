@@ -172,6 +172,7 @@ def test_a_commit_that_the_log_has_lost_is_shown_from_the_ledger(copied):
     assert json_of("show", "t@0") == shown
 
 
+@pytest.mark.slow
 def test_a_table_that_was_recreated_is_not_mistaken_for_the_old_one(copied):
     """A version that another write has made now is not answered with the ledger's row of the old one."""
     shutil.rmtree("t")
@@ -270,6 +271,7 @@ def test_the_name_of_a_table_may_look_like_a_version(here):
     assert json_of("show", "lake/at@3@0")["table"] == shown["table"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -368,6 +370,7 @@ def test_a_run_of_several_processes_lists_them(here, capsys):
     assert text.count("worker-7") == 2
 
 
+@pytest.mark.slow
 def test_errors_are_listed_with_their_runs(here):
     """The exit code is 0 with and without failures."""
     text = invoke("errors").stdout
@@ -419,6 +422,7 @@ def test_writes_are_filtered_by_version_operation_and_author(here):
     assert invoke("writes", "--version", "-1").exit_code == 2
 
 
+@pytest.mark.slow
 def test_own_writes_are_in_the_answer_at_once(tmp_path):
     """A process that observes itself asks about a write that it has just made."""
     settings = Settings(cache_root=str(tmp_path / "ledger"), drain_interval=3600)

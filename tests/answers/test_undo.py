@@ -476,6 +476,7 @@ def test_the_undo_observes_itself_in_a_process_that_is_not_instrumented(lake):
     assert (row.operation, row.table_name, row.version) == ("RESTORE", "a", 2)
 
 
+@pytest.mark.slow
 def test_an_unknown_run_is_an_error(lake):
     """An id that no run has, and a missing ledger, are lookup errors."""
     with pytest.raises(LedgerLookupError, match="no run begins with nothing"):

@@ -131,6 +131,7 @@ def test_a_policy_that_does_not_fit_the_result_is_refused(policy, message, cache
     assert not (tmp_path / "cache_views").exists()
 
 
+@pytest.mark.slow
 def test_columns_keep_their_order(cache, tmp_path):
     """A result that differs only in column order is stored in its order, and nothing is quarantined."""
     for names in ("part, id, x", "x, id, part", "id, x, part"):

@@ -92,6 +92,7 @@ def test_the_longest_retention_never_expires(cache):
     assert cache.prune() == PruneResult()
 
 
+@pytest.mark.slow
 def test_an_expired_entry_loses_its_rows(tmp_path, cache):
     """An expired entry loses its rows, files and plan; it is then a miss with the reason `pruned`."""
     cache.view("view", QUERY, policy=WEEKLY)
@@ -134,6 +135,7 @@ def test_an_entry_without_rows_is_pruned_as_well(tmp_path, cache):
     assert str(cache.explain("empty")) == "empty: miss (pruned)"
 
 
+@pytest.mark.slow
 def test_a_policy_prunes_the_entries_with_its_name(tmp_path, cache):
     """`prune(policy)` prunes entries stored under that name, by the retention of the given policy."""
     cache.view("one", QUERY, policy=CachePolicy("short"))
@@ -216,6 +218,7 @@ def test_damaged_entries_are_not_touched(tmp_path, cache):
     assert everything() == before
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_quarantined_entries_are_deleted_on_request(tmp_path, cache):
     """Quarantined entries are deleted only with `set_aside=True`, and only if they are old enough."""

@@ -171,6 +171,7 @@ def test_each_changed_input_is_a_reason(change, query, reasons, place):
     assert place.reasons_of() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then", "reasons"),
     [

@@ -51,6 +51,7 @@ def results(kept):
     return [snapshot.result.value for snapshot in kept]
 
 
+@pytest.mark.slow
 def test_each_part_is_a_table(tmp_path, has_schema):
     """Each part is a table with the same content, with or without an information schema."""
     kept = DeltaCache(session(tmp_path, has_schema=has_schema), tmp_path / "root").snapshot()
@@ -161,6 +162,7 @@ def test_an_unchanged_part_is_not_written(tmp_path):
     assert results(cache.snapshot()) == ["write", "write", "noop", "noop"]
 
 
+@pytest.mark.slow
 def test_the_order_of_registrations_does_not_count(tmp_path):
     """The order of registrations does not change the content hash."""
     write_deltalake(tmp_path / "lake", pa.table({"id": [1]}))
@@ -173,6 +175,7 @@ def test_the_order_of_registrations_does_not_count(tmp_path):
     assert found == [["write"] * 4, ["noop"] * 4]
 
 
+@pytest.mark.slow
 def test_tables_without_a_name_are_left_out(tmp_path):
     """Tables with generated names are left out, because the names differ between sessions."""
     ctx = session(tmp_path)
@@ -283,6 +286,7 @@ def test_a_damaged_snapshot_is_quarantined_and_written_again(tmp_path):
     assert len(list(folder.glob(".session_tables.aside-*"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_a_failed_snapshot_is_an_error_in_the_registry(tmp_path):
     """A snapshot that cannot be written raises, and is an error row in the registry."""

@@ -217,6 +217,7 @@ def test_a_view_of_another_default_schema_is_not_cached(ctx, cache, tmp_path):
         assert seen(cache, f"SELECT k FROM {view} ORDER BY k") == ({"k": [1, 2]}, "hit")
 
 
+@pytest.mark.slow
 def test_a_frame_keeps_the_tables_it_was_created_over(ctx, cache):
     """A frame keeps its tables, as without a cache; SQL text resolves its names on each request."""
     replace_table(ctx, "m", k=[1, 2])
@@ -266,6 +267,7 @@ def test_one_table_at_two_versions_is_two_inputs(ctx, cache, tmp_path):
     assert seen(cache, query) == ({"n": [0]}, "hit")
 
 
+@pytest.mark.slow
 def test_a_table_restored_from_a_copy_is_another_input(tmp_path):
     """A table restored from a copy and written since is another input, although the version number is equal."""
     table = tmp_path / "t"
@@ -318,6 +320,7 @@ def test_the_null_handling_of_a_frame_counts(ctx, cache):
         assert (sorted(found["a"], key=str), result) == (expected, "hit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", [["a, b"], [None], [1.0], {"k": ["a, b"]}])
 def test_a_literal_that_plans_print_inexactly_is_not_cached(one, ctx, cache):
     """A list or struct literal is not cached: plans print its members without quotes, types and NULL."""
@@ -405,6 +408,7 @@ class Sum(Accumulator):
         return pa.scalar(self.total)
 
 
+@pytest.mark.slow
 def test_python_sources_need_a_version(ctx, cache):
     """An Arrow dataset, a table function and a Python aggregate each need a version."""
     replace_table(ctx, "m", k=[1, 2])
@@ -457,6 +461,7 @@ def test_settings_that_change_a_result_count(ctx, cache):
         assert str(cache.explain("seen")) == "seen: hit"
 
 
+@pytest.mark.slow
 def test_plans_of_another_time_zone_are_not_cached(ctx, cache):
     """A view or frame created under another time zone is not cached: it keeps that zone invisibly."""
     replace_table(ctx, "m", at=["2020-01-01T00:00:00"])

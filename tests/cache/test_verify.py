@@ -100,6 +100,7 @@ def test_a_query_is_recomputed_at_the_recorded_versions(name, lake, cache):
         assert (verified.rows_kept, verified.rows_now, verified.version) == (kept, kept, 0)
 
 
+@pytest.mark.slow
 def test_a_frame_is_recomputed_from_substrait(lake, ctx, cache):
     """A view defined by a frame is recomputed from its Substrait plan."""
     frame = ctx.table("facts").filter("part = 2").select("id", "x")
@@ -109,6 +110,7 @@ def test_a_frame_is_recomputed_from_substrait(lake, ctx, cache):
     assert verdict_of(in_new_session(lake).verify("frame")) == ("reproducible", None)
 
 
+@pytest.mark.slow
 def test_a_stored_plan_contains_the_views_of_the_session(lake, ctx, cache):
     """A stored plan contains the content of the session's views, which another session lacks."""
     ctx.sql("CREATE VIEW even AS SELECT id, part FROM facts WHERE id % 2 = 0")
@@ -147,6 +149,7 @@ def test_the_recorded_settings_are_used(lake):
     assert verdict_of(in_new_session(lake).verify("zone")) == ("reproducible", None)
 
 
+@pytest.mark.slow
 def test_spark_functions_are_enabled_again(lake):
     """Spark functions are enabled again if the recorded session had them."""
     ctx = session(lake)
@@ -192,6 +195,7 @@ def verify_with_changed_function(lake, query, before, after, kind=None):
     return cache.verify("view")
 
 
+@pytest.mark.slow
 def test_a_difference_names_columns_and_row_count(lake):
     """A difference names exactly the columns that differ, and the number of rows."""
     verified = verify_with_changed_function(
@@ -205,6 +209,7 @@ def test_a_difference_names_columns_and_row_count(lake):
     assert str(verified) == "view 0: differs (g; 100 rows stored, 100 recomputed)"
 
 
+@pytest.mark.slow
 def test_other_rows_are_counted(lake):
     """With more or fewer rows, every column differs."""
     verified = verify_with_changed_function(
@@ -214,6 +219,7 @@ def test_other_rows_are_counted(lake):
     assert (verified.rows_kept, verified.rows_now) == (50, 49)
 
 
+@pytest.mark.slow
 def test_values_combined_into_other_rows_are_a_difference(lake):
     """Equal columns whose values are combined into other rows are a difference."""
     verified = verify_with_changed_function(
@@ -223,6 +229,7 @@ def test_values_combined_into_other_rows_are_a_difference(lake):
     assert "the same values in other rows" in str(verified)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("off_by", "verdict", "rounded", "columns"),
     [(1e-12, "reproducible", ("g",), ()), (1e-6, "differs", (), ("g",))],
@@ -248,6 +255,7 @@ def reason(verified):
     return verified.reason
 
 
+@pytest.mark.slow
 def test_a_missing_function_cannot_be_reproduced(lake, ctx, cache):
     """A function that the session lacks, or has in another version, cannot be reproduced."""
     register(ctx, lambda a: a)
@@ -268,6 +276,7 @@ def test_a_volatile_function_cannot_be_reproduced(lake, cache):
     assert verdict_of(in_new_session(lake).verify("certain")) == ("reproducible", None)
 
 
+@pytest.mark.slow
 def test_an_in_memory_table_needs_its_session(lake, ctx, cache):
     """An in-memory table can be read in its session only."""
     ctx.from_arrow(pa.table({"part": [1]}), name="wanted")
@@ -433,6 +442,7 @@ def test_an_unreadable_plan_is_the_reason(lake, cache):
         assert reason(in_new_session(lake).verify("view")) == "its plan cannot be read"
 
 
+@pytest.mark.slow
 def test_each_version_has_its_own_plan(lake, cache):
     """Each version of an entry is verified with its own plan."""
     cache.view("view", "SELECT count(*) AS n FROM facts")
@@ -487,6 +497,7 @@ def test_another_process_verifies_an_entry(lake, ctx, cache):
     ]
 
 
+@pytest.mark.slow
 def test_verifying_writes_nothing(lake, cache):
     """Verifying writes no commit and no file, neither of the entry nor of its inputs."""
     cache.view("view", QUERIES["joined"])

@@ -142,6 +142,7 @@ def test_blame_prints_a_line_for_each_commit_if_it_prints_no_values(root):
     assert len(shown.splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_exit_codes_of_blame(root):
     done = invoke("blame", "raw", "--where", "id = 99", "--root", root)
     assert (done.exit_code, done.stdout) == (3, "raw@5 has no row WHERE id = 99\n")

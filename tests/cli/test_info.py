@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import pytest
+
 from deltawitness.semconv import WITNESS_VERSION, Env
 from helpers.ledger_commands import invoke, json_of
 
@@ -33,6 +35,7 @@ def test_the_page_has_every_part(tmp_path, monkeypatch):
     assert len(done.stdout.splitlines()) < 70
 
 
+@pytest.mark.slow
 def test_the_json_has_every_part(tmp_path):
     """The keys are the fields of `InfoResult`; a path is shown with `--paths` only."""
     found = json_of("info", "--root", tmp_path)

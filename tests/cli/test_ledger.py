@@ -194,6 +194,7 @@ def test_a_missing_ledger_is_an_error_in_one_line(command, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_ledger_of_the_environment_is_read(place, tmp_path, monkeypatch):
     """The option `--root` takes precedence over the environment."""
     monkeypatch.chdir(tmp_path)
@@ -202,6 +203,7 @@ def test_the_ledger_of_the_environment_is_read(place, tmp_path, monkeypatch):
     error_of("runs", "--root", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["runs"], ["show", "x"], ["ledger", "optimize"]], ids=" ".join)
 def test_a_damaged_ledger_is_an_error_in_one_line(command, copied):
     """There is no traceback, and the table is unchanged."""

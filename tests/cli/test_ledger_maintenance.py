@@ -47,6 +47,7 @@ def test_an_unobserved_commit_fails_an_audit(lake):
     assert "all keys" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_audit_can_be_limited_to_new_commits(lake):
     """`--since-version` and `--last` limit the commits of each table."""
     assert json_of("audit", "lake/inner", "--last", "1", code=1)["commits"] == 1

@@ -69,6 +69,7 @@ def test_a_plan_is_printed_and_applied(folder):
     assert (json.loads(out)["is_applicable"], json.loads(out)["tables"]) == (False, [])
 
 
+@pytest.mark.slow
 def test_a_program_that_would_write_tables_is_refused(folder):
     """Programs that are not Python, or whose Python does not load the package, are not started."""
     assert error_of("plan", "--", "sh", "-c", "exit 9").startswith("sh is not a Python program")

@@ -171,6 +171,7 @@ def test_the_lease_of_a_killed_process_is_free(table, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_the_lease_leaves_no_file_in_the_table(table):
     """After a compaction the table has the files that it would have without observation."""
     names = set(os.listdir(table))
@@ -180,6 +181,7 @@ def test_the_lease_leaves_no_file_in_the_table(table):
     assert len(set(os.listdir(table)) - names) == 1
 
 
+@pytest.mark.slow
 @needs_doubling
 def test_rows_that_an_unobserved_compaction_doubled_are_reported(table, caplog):
     """An error names the version to restore, if another compaction committed during an observed one."""

@@ -33,6 +33,7 @@ def test_every_public_callable_that_commits_has_a_call():
     assert committing_callables() <= {entry_point_of(name) for name in ENTRY_POINTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESENT)
 def test_an_entry_point_is_stamped_and_recorded_once(name, tmp_path):
     """The call's commits have its ids; it is one span and one row of the ledger, with right values."""

@@ -112,6 +112,7 @@ def test_a_merge_that_cannot_be_built_is_delivered(table, captured_writes):
     assert [type(event.outcome) for event in captured_writes] == [Failed]
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_opened_has_a_duration(captured_writes):
     """The duration of a failed open includes the wait for the connection."""
     options = {

@@ -83,6 +83,7 @@ def remove(uri):
 SECOND_WRITER = [nothing, append, overwrite, delete, optimize, vacuum, checkpoint, recreate, remove]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 @pytest.mark.parametrize("act", SECOND_WRITER, ids=lambda act: act.__name__)
 def test_after_anything_a_second_writer_does_the_rows_are_those_of_a_fresh_open(

@@ -138,6 +138,7 @@ def ways(cases, bare):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "how"), ways(SKIPPED, SKIPPED.keys() - BY_PROXY))
 def test_a_skipped_write_is_delivered(uri, case, how):
     """It is one event without a commit, as the table exists; the program gets the engine's result."""
@@ -233,6 +234,7 @@ def test_a_write_that_fails_before_the_engine_is_delivered(uri, case, how):
     assert event.outcome.exception_type == f"{raised.__module__}.{raised.__qualname__}"
 
 
+@pytest.mark.slow
 def test_each_is_one_span_one_data_point_and_one_row(uri, tmp_path):
     """Skipped and failed writes, by the public function and by a session, have all signals and a row."""
     telemetry = InMemoryTelemetry.create()

@@ -46,6 +46,7 @@ def folders(uri):
 PARTITIONS = ["a b", "x/y%z", "ü:=", None, "", "2026-11-27T10:00"]
 
 
+@pytest.mark.slow
 def test_partition_values_survive(uri, pool):
     """Values that delta-rs encodes in paths are read back, from a new table and an existing one."""
     data = pa.table({"id": range(len(PARTITIONS)), "p": PARTITIONS})

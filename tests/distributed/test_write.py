@@ -284,6 +284,7 @@ def test_an_error_of_the_program_leaves_unmodified_and_nothing_is_committed(
     assert [path.split("/")[0][:8] for path in removed] == ["staging-"]
 
 
+@pytest.mark.slow
 def test_zero_and_empty_parts(uri, pool, captured_writes):
     """Without parts a new table needs a schema; an append without rows makes a commit, as delta-rs does."""
     with pytest.raises(WriteRequestError, match="schema="):
@@ -328,6 +329,7 @@ def test_an_open_table_is_a_target(uri, pool, captured_writes):
     assert write_distributed(PARTS, table, engine=pool).version == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a b", "ü #1"])
 def test_a_location_with_special_characters(name, tmp_path, pool, captured_writes):
     """As a path, as a `Path` and as an open table."""

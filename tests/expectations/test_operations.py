@@ -104,6 +104,7 @@ def test_a_session_alone_is_not_enough_for_a_block(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @needs_deltalake("1.6.3", "write transactions contain no application transactions")
 def test_files_are_checked_by_their_statistics(table):
     """A distributed write commits nothing if the statistics do not meet a rule; `unique` is not checked."""

@@ -121,6 +121,7 @@ def test_the_schema_is_checked_before_the_engine_is_called(table):
 # --- the history of the table ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_compared_with_the_median_of_the_last_writes(table):
     """Commits of other operations and of the other save mode do not count."""
     DeltaTable(table).delete("id = 5")
@@ -289,6 +290,7 @@ def test_the_strictest_action_decides(table):
     assert [len(report.checks) for report in block.reports] == [2]
 
 
+@pytest.mark.slow
 def test_a_table_and_a_policy_limit_an_expectation(table, tmp_path):
     other = f"{tmp_path}/other"
     write_deltalake(other, rows(1))

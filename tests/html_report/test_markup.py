@@ -30,6 +30,7 @@ class Parsed(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.text("<>&\"'/=!-ab \x00\u202e\u05e9", max_size=12), st.text(max_size=12))
 def test_any_text_is_text_and_any_attribute_is_one_attribute(text, value):

@@ -126,6 +126,7 @@ def test_an_execution_is_a_run_a_node_is_a_span_and_its_writes_are_below_it(tele
     )
 
 
+@pytest.mark.slow
 def test_a_nodes_span_has_conventional_attributes_and_no_value(telemetry, tmp_path):
     """A span has no path and no value, neither of arguments nor of results."""
 
@@ -242,6 +243,7 @@ def test_an_interrupt_is_recorded_although_hamilton_reports_success(telemetry, t
     assert runs_of(tmp_path)[adapter.last_run.run_id]["status"] == "error"
 
 
+@pytest.mark.slow
 def test_an_execution_while_an_error_is_handled_is_no_failure(telemetry, tmp_path):
     """The exception that is being handled does not belong to the execution."""
     built, adapter = driver_of(raw)
@@ -262,6 +264,7 @@ def test_an_input_that_is_missing_ends_the_run_with_an_error(telemetry, tmp_path
     assert set(spans_by_name(telemetry)) == {"nightly_flights"}
 
 
+@pytest.mark.slow
 def test_the_context_of_the_program_is_restored_afterwards(telemetry, tmp_path):
     """The program's run is the parent and its policy applies to writes; both are current again afterwards."""
     built, adapter = driver_of(raw)
@@ -431,6 +434,7 @@ def test_an_unpickled_adapter_has_only_the_open_runs():
     adapter.run_after_graph_execution(error=None, run_id="h-1")
 
 
+@pytest.mark.slow
 def test_nodes_of_an_asynchronous_driver_belong_to_the_run(telemetry, tmp_path):
     """Their writes are below their spans, while other tasks run on the event loop."""
 
@@ -480,6 +484,7 @@ def test_a_hook_of_another_adapter_that_fails_leaves_no_span_open(telemetry, tmp
     assert not (tmp_path / "raw").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_an_internal_error_does_not_change_the_execution(telemetry, tmp_path, monkeypatch):
     """The execution and its values are the same as without the adapter."""

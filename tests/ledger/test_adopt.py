@@ -145,6 +145,7 @@ def test_what_made_a_commit_is_part_of_its_run(lake, ledger):
     ]
 
 
+@pytest.mark.slow
 def test_a_commit_without_a_time_has_that_of_the_commit_before(lake, ledger):
     """It belongs to the run of the commit before it."""
     commit_of_spark(f"{lake}/a", 0, 0)
@@ -153,6 +154,7 @@ def test_a_commit_without_a_time_has_that_of_the_commit_before(lake, ledger):
     assert ledger.adopt([lake]).runs == 1
 
 
+@pytest.mark.slow
 def test_a_run_names_a_bounded_number_of_transactions(lake, ledger):
     """The first twenty of them."""
     for version in range(21):
@@ -205,6 +207,7 @@ def test_a_second_adopt_adds_only_new_commits(lake, tmp_path, ledger):
     assert ledger.verify().is_good
 
 
+@pytest.mark.slow
 def test_rows_of_a_reconcile_stay(lake, ledger):
     """A commit that a reconcile has added has a row, so an adopt adds none."""
     commit_of_spark(f"{lake}/a", 0, 0)

@@ -69,6 +69,7 @@ def dead_spool(spools, *lines):
 # --- exactly once ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_drain_appends_in_one_commit_per_table(root, drain, spools):
     """Records are appended in one commit per table, with the spool's application transaction."""
     spool = spool_in(spools)
@@ -114,6 +115,7 @@ def test_of_several_segments_only_the_new_ones_are_carried(root, drain, spools):
     assert write_ids(root, INVENTORY) == ["w-1", "w-2"]
 
 
+@pytest.mark.slow
 def test_each_table_has_a_separate_application_transaction(root, drain, spools, monkeypatch):
     """If a drain dies between two tables, the next drain appends only to the second one."""
     spool = spool_in(spools)
@@ -296,6 +298,7 @@ def test_the_ledgers_own_commits_have_metadata(root, drain, spools):
 # --- batches -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_much_is_carried_in_several_commits(root, drain, spools, monkeypatch):
     """Segments beyond `BATCH_BYTES` are appended in several commits."""
     spool = spool_in(spools, segment_bytes=1)
@@ -429,6 +432,7 @@ def test_lines_that_cannot_be_read_are_counted(root, drain, spools):
 # --- dead processes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_records_and_runs_of_a_dead_process_are_completed(root, drain, spools, tmp_path):
     """A dead process's rows are appended, its records completed, and its runs closed as abandoned."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))

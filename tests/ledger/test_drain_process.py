@@ -234,6 +234,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     assert list(recorder.spools.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_cannot_be_started(tmp_path, monkeypatch):
     """An interpreter that cannot be started is a `HelperError`."""
     monkeypatch.setattr(module, "interpreter", lambda: str(tmp_path / "python"))

@@ -151,6 +151,7 @@ def test_a_short_age_is_refused(ledger):
         ledger.expire(timedelta(days=30), apply=True)
 
 
+@pytest.mark.slow
 def test_a_table_that_is_compacted_is_left(root, ledger, aged):
     """A compaction that runs meanwhile would restore the rows."""
     aged("old", 500, 500)

@@ -143,6 +143,7 @@ def test_an_owner_deletes_what_another_process_has_drained(root, spools):
 # --- the lock --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_process_of_a_host_holds_the_lock(spools):
     """Another one does not get it until its end; shards have locks of their own."""
     spools.mkdir(parents=True)
@@ -212,6 +213,7 @@ def test_a_process_that_forwards_commits_nothing(cache, table, root):
     assert len(rows_of(root, RUNS)) == 1
 
 
+@pytest.mark.slow
 def test_a_server_drains_live_and_dead_processes_until_it_is_stopped(root, ledger, spools):
     """After the stop it drains once more."""
     live, dead, sharded = spool_in(spools), spool_in(spools), spool_in(spools, shard="a")

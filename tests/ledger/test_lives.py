@@ -198,6 +198,7 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
     """If the ledger is unreachable, one run waits; later drains are retried in the background."""

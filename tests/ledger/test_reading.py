@@ -66,6 +66,7 @@ def test_rows_are_read_as_they_were_recorded(ledger):
         assert table.schema.field(name).type == INVENTORY.schema.field(name).type
 
 
+@pytest.mark.slow
 def test_a_query_names_the_three_tables(ledger):
     """`Ledger.query` reads all tables without a session, also those that do not exist yet."""
     counts = "SELECT (SELECT count(*) FROM {}) AS n"

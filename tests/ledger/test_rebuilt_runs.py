@@ -105,6 +105,7 @@ def test_commits_without_a_run_id_give_no_run(ledger, table):
     assert rows_of(ledger.root, RUNS) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_in_a_spool_is_left_to_it(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, 1)
     plan = ledger.reconcile([table])

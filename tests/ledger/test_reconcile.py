@@ -380,6 +380,7 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(tmp_path, ledger, 
     assert (plan.is_clean, plan.apply()) == (False, 1)
 
 
+@pytest.mark.slow
 def test_a_deleted_table_of_the_inventory_is_no_finding(cache, ledger, table):
     """Without given tables, a deleted table is reported as gone; exports are not compared."""
     observe(cache)
@@ -480,6 +481,7 @@ def test_rows_of_an_earlier_table_at_the_location_are_not_compared(cache, ledger
 # --- unusual logs ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_logs_that_other_readers_fail_on_are_reconciled(ledger, table):
     """Commits with duplicate keys, damaged lines or out-of-range numbers all get rows."""
     write_deltalake(table, one(1))

@@ -145,6 +145,7 @@ def test_a_spooled_write_is_left_to_its_drain(ledger, table, marked):
     assert [row["source"] for row in inventory_rows(ledger)][1:] == ["observed"]
 
 
+@pytest.mark.slow
 def test_a_late_drain_adds_nothing(ledger, table):
     """A row that is drained after its commit was reconciled is not appended."""
     write_deltalake(table, one(0))

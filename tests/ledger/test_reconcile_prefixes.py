@@ -49,6 +49,7 @@ def test_a_search_adds_the_tables_beside_recorded_ones(tmp_path, beside):
     assert recorded_versions(ledger) == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_command_searches_beside_all_tables(tmp_path, beside, monkeypatch, capsys):
     monkeypatch.setattr(
         "sys.argv", ["deltawitness", "reconcile", "--all", "--root", beside, "--json"]

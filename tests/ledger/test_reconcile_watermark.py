@@ -82,6 +82,7 @@ def test_a_truncated_log_is_identified_by_its_checkpoint(ledger, table):
     assert ledger.reconcile([table]).commits == 0
 
 
+@pytest.mark.slow
 def test_the_watermark_of_a_shortened_log_is_ignored(ledger, table):
     """If a log is shorter than its watermark, the watermark is ignored."""
     for number in range(3):

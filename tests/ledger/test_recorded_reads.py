@@ -26,6 +26,7 @@ from helpers.ledger_parts import lines_of, now_us, one, rows_of
 from helpers.recorder_parts import READ, runs_of
 
 
+@pytest.mark.slow
 def test_reads_of_a_cache_are_rows(observed):
     """Reads and snapshots of a cache have rows; its writes are observed as writes."""
     telemetry = InMemoryTelemetry.create()

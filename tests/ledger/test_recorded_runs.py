@@ -21,6 +21,7 @@ from helpers.ledger_parts import lines_of, one, rows_of
 from helpers.recorder_parts import READ, drained, runs_of
 
 
+@pytest.mark.slow
 def test_the_row_of_a_run(observed, table, tmp_path):
     """A run's row has its identity, times, status and the sums of its operations."""
     recorder = observed()
@@ -91,6 +92,7 @@ def test_the_row_of_a_run(observed, table, tmp_path):
     assert None not in place.values()
 
 
+@pytest.mark.slow
 def test_runs_inside_each_other(observed, table):
     """Nested runs have their own rows and operations; the end of the outermost drains them all."""
     recorder = observed()
@@ -135,6 +137,7 @@ def test_a_parent_run_that_wrote_nothing_has_a_row(observed, table):
     }
 
 
+@pytest.mark.slow
 def test_a_parent_run_that_was_open_before_has_a_row(observed, table):
     """A run that was open before instrumentation has a row if another run was opened in it."""
     with run("before") as before:
@@ -148,6 +151,7 @@ def test_a_parent_run_that_was_open_before_has_a_row(observed, table):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "status"), [(0, "ok"), (None, "ok"), (3, "error")])
 def test_leaving_a_run_by_exit(observed, table, code, status):
     """A run that ends by `sys.exit(0)` has the status `ok`."""
@@ -168,6 +172,7 @@ def test_a_run_without_operations_is_a_row(observed):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_open_before_anybody_looked(observed, table):
     """A run that was open before instrumentation gets its row when it ends."""
     with run("early"):
@@ -204,6 +209,7 @@ def test_a_run_that_ends_while_a_drain_begins_is_recorded_once(tmp_path):
     assert sum(kind == "E" for kind, _, _ in ends) == 200
 
 
+@pytest.mark.slow
 def test_a_write_after_the_end_of_its_run_does_not_change_the_status(observed, table):
     """A write after its run's end adds to the counts and does not change the status."""
     recorder = observed()

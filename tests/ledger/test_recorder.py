@@ -58,6 +58,7 @@ def test_many_events_start_a_drain_early(observed, table):
     assert {row["version"] for row in rows_of(recorder.root, INVENTORY, "version")} <= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_drains_run_in_the_background(observed, table):
     """After the interval a drain starts by itself."""
     recorder = observed(drain_interval=0.05)
@@ -284,6 +285,7 @@ def test_a_process_without_writes_leaves_no_folder(observed, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_an_operation_after_close_is_left_to_the_next_drain(observed, table):
     """An operation after `close` is in a spool that the next drain adopts."""
     recorder = observed()

@@ -487,6 +487,7 @@ def provoke(lake):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("waits", ["in the spool", "in the ledger"])
 def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):

@@ -273,6 +273,7 @@ def test_a_reconcile_knows_the_rows_of_shards(cache, table):
     assert ledger.reconcile([table], full=True).is_clean
 
 
+@pytest.mark.slow
 def test_columns_that_one_table_lacks_are_null(root, left, ledger):
     """Main and shards may have the columns of different releases."""
     left("a", "w-1")

@@ -44,6 +44,7 @@ def commit_of_spark(table, version, operation="WRITE", **keys):
     add_commit(table, version, {"commitInfo": info}, *created, added)
 
 
+@pytest.mark.slow
 def test_each_commit_has_a_row_with_the_run_and_the_job(tmp_path):
     """A commit with a write id is the row of that write; one without, of a stream, has its own row."""
     table = str(tmp_path / "orders")

@@ -375,6 +375,7 @@ def test_damaged_spools_are_reported_in_one_line(observed, table, ledger):
     assert ledger.inventory().count() == 6 + 3
 
 
+@pytest.mark.slow
 def test_unknown_files_in_the_spool_folder_are_ignored(observed, table, ledger):
     """Other files and folders in the spool folder, and in a spool, are ignored."""
     home = segment_left_behind(ledger).parent

@@ -50,6 +50,7 @@ def test_a_consistent_ledger_has_no_findings(ledger):
     )
 
 
+@pytest.mark.slow
 def test_a_duplicate_operation_is_a_finding(ledger):
     """A write id with several rows is a finding."""
     for _ in range(2):
@@ -120,6 +121,7 @@ def test_lines_that_are_damaged(ledger):
     assert ledger.verify() == IntegrityResult((Finding(Problem.DAMAGED_LINES, where, text),), {}, 1)
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_read(ledger):
     """A damaged table is a finding without its location, and the other tables are checked."""
     append_records(ledger, operation_row("w-1"), runs=[run_started()])

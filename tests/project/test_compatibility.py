@@ -86,6 +86,7 @@ def test_the_oldest_python_is_the_lower_bound():
     assert matrix.PYTHONS[0] == matrix.OLDEST_PYTHON
 
 
+@pytest.mark.slow
 def test_a_missing_interpreter_is_found_to_be_missing():
     """An interpreter counts if it starts and has the version."""
     running = ".".join(map(str, sys.version_info[:2]))

@@ -152,6 +152,7 @@ def test_a_missing_package_is_an_import_error(monkeypatch):
     assert raised.value.name == "sqlglot"
 
 
+@pytest.mark.slow
 def test_every_required_package_has_an_extra(monkeypatch):
     """Each name that `require` is called with: the error names the extra that installs it."""
     calls = [

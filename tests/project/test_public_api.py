@@ -7,6 +7,8 @@ import inspect
 import types
 import typing
 
+import pytest
+
 import deltawitness
 
 PUBLIC_MODULES = (
@@ -152,6 +154,7 @@ def uses_of(public):
         yield from types_in(public)
 
 
+@pytest.mark.slow
 def test_each_type_of_a_public_signature_is_public():
     """A type that no public module exports cannot be named in a caller's annotations."""
     exported = {id(value) for _, value in public_objects()}

@@ -138,6 +138,7 @@ def test_rows_are_counted_without_columns(tmp_path):
 # --- tables with deletion vectors ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_behind_deletion_vectors_are_gone(tmp_path):
     """Deleted rows are not read, also in files of many row groups of which a filter skips some."""
     properties = WriterProperties(

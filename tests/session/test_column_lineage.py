@@ -209,6 +209,7 @@ def test_what_the_engine_does_not_show_is_unknown():
     assert written(above.logical_plan())[0] == {"z": None}
 
 
+@pytest.mark.slow
 def test_a_plan_with_many_levels_is_unknown():
     """A frame may be made in a loop; its columns are not worth an error."""
     frame = session().table("a").select("id")

@@ -121,6 +121,7 @@ def test_a_query_without_a_split_is_one_part(ctx, tmp_path, pool):
     assert (result.rows, result.parts) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["files", "delta"])
 def test_the_write_has_the_plan_and_the_inputs(table, ctx, tmp_path, pool, captured_writes):
     """One event, with the hash of the query's plan and the version of the table that it reads."""
@@ -157,6 +158,7 @@ def test_spawned_processes_execute_the_query(ctx, tmp_path):
     assert len(set(written["at"].to_pylist())) == 1
 
 
+@pytest.mark.slow
 def test_partition_values_with_special_characters(tmp_path, pool, captured_writes):
     """The files are found by their encoded paths, and the values are those of the log."""
     values = ["a b", "x/y%z", "ü:=", None]
@@ -178,6 +180,7 @@ def test_settings_of_the_session_apply(tmp_path, ctx):
     assert part().schema.field("d").type == pa.decimal128(2, 1)
 
 
+@pytest.mark.slow
 def test_a_python_function_is_executed_by_workers_or_refused(ctx, tmp_path, pool):
     """An immutable function is passed to the workers; a volatile one is refused."""
     for volatility in ("immutable", "volatile"):

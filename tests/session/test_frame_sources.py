@@ -114,6 +114,7 @@ def source(tmp_path):
     return tmp_path / "s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", READS)
 def test_a_write_without_a_plan_has_inferred_inputs(source, tmp_path, captured_writes, how):
     """The tables that its run, and no other, has read are its inferred inputs, under a separate key."""
@@ -141,6 +142,7 @@ def test_rows_that_a_session_returned_count_as_read_by_the_run(ctx, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_ledger_separates_inferred_from_exact_inputs(source, tmp_path):
     """Inferred inputs have a separate column, also in rows rebuilt from the commit."""
     settings = Settings(cache_root=str(tmp_path / "ledger"))

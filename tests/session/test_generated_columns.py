@@ -159,6 +159,7 @@ def test_defaults_and_generated_columns_together(tmp_path):
     assert rows(ctx) == [(1, 7, 14), (2, None, None), (3, 4, 8)]
 
 
+@pytest.mark.slow
 def test_several_generated_columns_are_computed_one_by_one(tmp_path):
     """Named generated columns are checked, the others are computed."""
     create(
@@ -226,6 +227,7 @@ def test_a_frame_without_the_generated_columns_is_written(tmp_path):
         ctx.sql("SELECT 1 AS a").write_table("t")
 
 
+@pytest.mark.slow
 def test_a_merge_computes_generated_columns_that_its_insert_does_not_name(tmp_path):
     """A MERGE computes generated columns, translated for delta-rs and evaluated by the session."""
     create_doubling(tmp_path / "t")

@@ -65,6 +65,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
 @pytest.mark.parametrize("where", FILTERS)
 def test_a_prepared_delete_applies_its_filter(ctx, tmp_path, way, where):

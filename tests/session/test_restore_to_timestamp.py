@@ -149,6 +149,7 @@ def test_a_log_that_the_engine_cleans_up_begins_later(uri):
 HOUR = dt.timedelta(hours=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["commit", "file"])
 def test_clocks_that_differ_are_left_to_the_engine(uri, clock):
     """A time that is not before the first version by one of the clocks is passed to delta-rs."""

@@ -120,6 +120,7 @@ def test_a_write_without_a_source_has_no_artifact(ctx, tmp_path):
     assert memory_diagnostics().artifacts == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [write, merge])
 def test_a_source_that_fails_raises_as_without_the_setting(ctx, tmp_path, act):
     """The same class of error, no commit, no artifact."""
@@ -153,6 +154,7 @@ def test_an_unplannable_source_raises_when_it_is_passed_on(ctx, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_frame_that_declares_other_types_than_its_rows_is_written_as_without_the_setting(
     ctx, tmp_path
 ):

@@ -74,6 +74,7 @@ def test_a_syntax_error_has_a_position(ctx, sql, text):
         ctx.sql(sql)
 
 
+@pytest.mark.slow
 def test_copy_makes_a_delta_table(ctx, tmp_path):
     """COPY writes a table or a query with partitions and modes; by default an existing table is an error."""
     target = tmp_path / "copy"

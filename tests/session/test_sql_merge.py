@@ -83,6 +83,7 @@ def test_null_is_not_null_in_a_clauses_condition(ctx):
     assert run(ctx, sql) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["(1)", "(NULL), (NULL)", "(7), (7)", "(8), (9), (NULL)"])
 def test_a_merge_that_deletes_inserts_equal_rows(ctx, given):
     """Each unmatched source row is inserted, even if the inserted rows are equal."""
@@ -113,6 +114,7 @@ def test_a_merge_applies_column_defaults(ctx, tmp_path):
     assert ctx.sql("SELECT DISTINCT s FROM d").to_pydict() == {"s": ["dd"]}
 
 
+@pytest.mark.slow
 def test_every_kind_of_insert_applies_column_defaults(ctx, tmp_path):
     """An INSERT as text, as prepared statement and as plan fills defaults."""
     ctx.sql(
@@ -144,6 +146,7 @@ def test_names_that_are_not_folded_are_those_of_the_statement(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["q.s", "upper(q.s)"])
 def test_two_upserts_of_one_key_do_not_both_insert_it(tmp_path, monkeypatch, value):
     """The later of two concurrent upserts fails with a conflict, also for an evaluated MERGE."""

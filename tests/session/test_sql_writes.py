@@ -74,6 +74,7 @@ def test_the_count_is_one_row_of_an_unsigned_integer(ctx):
 NAMES = ["a b", "a.b", 'q"q', "Cap", "ünï", "select"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_names_that_need_quotes_work_in_every_statement(tmp_path, name):
     """Quoted names of tables and of columns work in every statement."""
@@ -220,6 +221,7 @@ def numbers(tmp_path):
     return context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TYPED)
 def test_values_are_of_the_type_that_they_say(numbers, case):
     """A source has the types of its batches, though a frame exports the types from before coercion."""

@@ -97,6 +97,7 @@ def test_a_statement_means_the_default_schema_that_it_was_made_under(
     assert rows(uris["b", "t"]) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["table", "view", "frame"])
 def test_statements_that_were_made_first_and_run_later_read_what_each_named(ctx, make, way):
     """Pending statements read the tables of their creation; no row is lost or doubled."""
@@ -427,6 +428,7 @@ def test_a_source_may_have_any_columns(ctx, make):
     assert rows(uri) == [(1, 26), (2, 20)]
 
 
+@pytest.mark.slow
 def test_the_session_is_left_as_it_was(ctx, make):
     """Planning again leaves no name in the program's session."""
     ctx.register_delta("t", make("t", id=[1, 2]))

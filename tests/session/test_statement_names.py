@@ -70,6 +70,7 @@ def test_names_of_prepared_statements_are_folded_always(make):
     assert rows(uri) == [(2,)]
 
 
+@pytest.mark.slow
 def test_only_letters_of_ascii_are_folded(ctx, make, tmp_path):
     """Only ASCII letters are folded, as in the engine, in names of tables, columns and views."""
     ctx.sql(
@@ -146,6 +147,7 @@ def test_a_reader_waits_for_a_view_that_is_being_replaced(ctx, make):
     assert seen == list(range(2, 10))
 
 
+@pytest.mark.slow
 def test_a_table_without_a_name_is_read_at_the_version_that_was_served_last(ctx, make, tmp_path):
     """Views, prepared and pending statements read a deregistered table at the last served version."""
     uri = make("t", id=[1])

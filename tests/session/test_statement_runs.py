@@ -84,6 +84,7 @@ STATEMENTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", STATEMENTS)
 def test_a_frame_counts_its_runs_and_the_second_warns(ctx, tmp_path, monkeypatch, telemetry, sql):
     """Only the second run warns; all repeated runs are counted by operation."""
@@ -337,6 +338,7 @@ def test_whether_an_unobserved_run_landed_is_not_known(interrupts, ctx, telemetr
 # --- threads -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threads_that_run_one_frame_warn_once(ctx, telemetry):
     """Each thread runs the statement, all but the first count as repetitions, and one warns."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")

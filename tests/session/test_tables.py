@@ -100,6 +100,7 @@ def test_a_write_starts_from_the_newest_version(ctx, uri):
     assert ids(ctx) == [10, 20, 30, 40]
 
 
+@pytest.mark.slow
 def test_a_statement_is_planned_again_when_a_table_has_changed(ctx, uri):
     """A statement that reads the table it writes uses the current version in each run."""
     ctx.register_delta("t", uri)
@@ -384,6 +385,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [name for name in VIEWS if name != "frame of methods"])
 def test_a_view_shows_what_its_table_holds(ctx, uri, how):
     """A view, and a view over it, follow each write of the session and each refresh."""

@@ -105,6 +105,7 @@ READS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", READS)
 def test_inputs_are_the_tables_that_the_plan_reads(ctx, tmp_path, captured_writes, case):
     """The inputs are the table versions that the plan reads, also through views; one event per statement."""

@@ -80,6 +80,7 @@ def test_a_context_that_can_be_pickled_is_observed_when_it_comes_back():
     assert type(copy.deepcopy(back)) is ObservedSessionContext
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", TERMINAL)
 def test_a_query_that_is_captured_gives_the_same_rows(name, way, files, tmp_path, capsys):

@@ -98,6 +98,7 @@ def test_all_changes_of_a_service_count(ledger, tmp_path):
     assert [each.table.name for each in late] == ["events"]
 
 
+@pytest.mark.slow
 def test_the_changes_of_one_session_are_no_cadence(ledger, tmp_path):
     """A run that ended and wrote a table ten times in a minute need not be repeated."""
     session = ledger.run("explore", AT, rows=None)
