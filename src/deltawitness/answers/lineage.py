@@ -185,7 +185,8 @@ class _Walk:
         candidates += [(target, sources[read]) for target, read, _ in found if target[0] == read[0]]
         for target, key in dict.fromkeys(candidates):
             row = self.writes.get(target)
-            previous = None if row is None else previous_of(row)
+            # An operation that keeps the rows, such as OPTIMIZE, may have its own table as an inferred input.
+            previous = None if row is None or keeps_rows(row) else previous_of(row)
             if previous is not None and sources.get((key[0], previous)) == key:
                 links.append((key, target, EdgeKind.HISTORY, previous))
         return links
