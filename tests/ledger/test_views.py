@@ -10,6 +10,7 @@ from datafusion import SessionContext
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings, run
+from deltawitness.ledger.drain import fold
 from deltawitness.ledger.tables.duckdb_views import duckdb_script
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.ledger.tables.views import VIEWS
@@ -149,16 +150,25 @@ def test_an_empty_ledger_has_all_views(tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_of_shards_are_read_once(tmp_path):
-    """A fold that died has rows in the main table and in the shard: DuckDB shows each once."""
+@pytest.mark.internal_errors
+def test_rows_of_shards_are_read_once(tmp_path, monkeypatch):
+    """After a fold that died, rows are in the main table and in the shard; DuckDB shows each once."""
     settings = Settings(cache_root=str(tmp_path / "cache"), ledger_mode="shard", ledger_shard="a")
     DeltaLakeInstrumentor().instrument(settings=settings)
     with run("load"):
         write_deltalake(tmp_path / "raw", one(1))
     ledger = Ledger(settings=settings)
     ledger.drain()
+    rows = "SELECT count(*) AS n FROM cache_ledger.inventory"
+    assert in_duckdb(tmp_path)(rows) == [{"n": 1}]
+    monkeypatch.setattr(fold, "_delete", lambda *_: 1 / 0)
+    assert {done.error for done in ledger.fold()} == {"division by zero"}
     query = in_duckdb(tmp_path)
-    assert query("SELECT count(*) AS n FROM cache_ledger.inventory") == [{"n": 1}]
+    sources = (
+        "SELECT count(*) AS n FROM {0}inventory_0 UNION ALL SELECT count(*) FROM {0}inventory_1"
+    )
+    assert query(sources.format("cache_ledger_")) == [{"n": 1}, {"n": 1}]
+    assert query(rows) == [{"n": 1}]
     assert query("SELECT job, writes FROM cache_ledger.runs") == [{"job": "load", "writes": 1}]
 
 

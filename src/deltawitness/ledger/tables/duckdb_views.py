@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from deltawitness.ledger.tables.dataset import dataset_of
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import (
-    INVENTORY,
     RUNS,
     TABLES,
     ColumnKind,
@@ -111,12 +110,16 @@ def _rows(table: LedgerTable, sources: Sequence[str]) -> str:
     nulls = ", ".join(
         f'CAST(NULL AS {_TYPES[kind]}) AS "{name}"' for name, kind, _ in table.columns
     )
-    selects = [f"SELECT {nulls} WHERE false", *(f"SELECT * FROM {source}" for source in sources)]
-    union = " UNION ALL BY NAME ".join(selects)
     if len(sources) <= 1:
-        return union
-    # A fold that is in progress, or died, has rows in the main table and in a shard. A row that a reconcile
-    # added gives way to that of the process.
+        selects = [f"SELECT {nulls} WHERE false", *(f"SELECT * FROM {each}" for each in sources)]
+        return " UNION ALL BY NAME ".join(selects)
+    # During a fold, or after one that died, a row is in the main table and in a shard. As for the other
+    # readers, the row of the main table counts then, also if a reconcile has added it.
+    selects = [f"SELECT {nulls}, 0 AS place WHERE false"]
+    selects += [f"SELECT *, {place} AS place FROM {each}" for place, each in enumerate(sources)]
     key = ", ".join(ROW_KEYS[table.name])
-    order = " ORDER BY source = 'observed' DESC" if table is INVENTORY else ""
-    return f"SELECT * FROM ({union}) QUALIFY row_number() OVER (PARTITION BY {key}{order}) = 1"
+    first = ROW_KEYS[table.name][0]
+    return (
+        f"SELECT * EXCLUDE (place) FROM ({' UNION ALL BY NAME '.join(selects)})"
+        f" QUALIFY place = min(place) OVER (PARTITION BY {key}) OR {first} IS NULL"
+    )
