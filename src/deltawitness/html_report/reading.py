@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.lists import rows_of_runs
-from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since
+from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since, scan
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
@@ -120,8 +120,15 @@ def _store(ledger: LedgerListing, scope: ReportScope) -> None:
     runs = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs"  # noqa: S608 - names of columns
     ledger.store("runs", runs, "SELECT run_id FROM run_parts")
     there = [name for name in INPUT_COLUMNS if name in ledger.columns(INVENTORY)]
-    columns = ", ".join((*_COLUMNS, *there))
-    ledger.store(OPERATIONS, f"SELECT {columns} FROM inventory WHERE {_where(scope)}")  # noqa: S608 - quoted
+    columns = (*_COLUMNS, *there)
+    chosen = f"SELECT {', '.join(columns)} FROM"
+    if scope.family:  # the files say which runs they have
+        ledger.store(OPERATIONS, f"{chosen} inventory WHERE {_where(scope)}")
+        return
+    source = scan((*columns, "event_date", "scope"), scope.since)
+    ledger.store(
+        OPERATIONS, f"{chosen} ({source}) WHERE {_where(scope)}", scan(["event_date"], scope.since)
+    )
 
 
 def _may_collide(sums: OperationSums, reasons: ReasonSums) -> bool:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS_ROWS
-from deltawitness.answers.predicates import equal
+from deltawitness.answers.predicates import equal, scan
 from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.run_report import undone_runs
 from deltawitness.ids_and_clock import now_ns
@@ -132,6 +132,22 @@ def micros_of(time: datetime) -> int:
 _ROWS = "coalesce(rows_added, 0) + coalesce(rows_updated, 0) + coalesce(rows_deleted, 0)"
 _HAS_ROWS = "rows_added IS NOT NULL OR rows_updated IS NOT NULL OR rows_deleted IS NOT NULL"
 
+_COLUMNS = (
+    *(
+        "event_date",
+        "event_time",
+        "table_id",
+        "table_uri",
+        "table_name",
+        "job",
+        "run_id",
+        "write_id",
+    ),
+    *("version", "rows_added", "rows_updated", "rows_deleted", "result", "operation"),
+    *("cache_operation", "scope", "mode"),
+)
+"""The columns that the conditions and the sums of past writes use."""
+
 _ENTRIES = (CacheScope.VIEW, CacheScope.ARTIFACT, CacheScope.METADATA, CacheScope.LEDGER)
 _NO_ENTRY = "NOT " + is_in("coalesce(scope, '')", [scope.value for scope in _ENTRIES])
 """The condition that a write is of no cache entry: entries are written when they are needed."""
@@ -149,6 +165,7 @@ def past_writes(
     """
     conditions = _conditions(at, undone_runs(ledger, at))
     written = [*conditions, *([] if table is None else [f"({table})"])]
+    source = f"({scan(_COLUMNS)})" if table is None else "inventory"
     rows = ledger.arrow(
         "SELECT table_id, table_uri, table_name, found.job, found.run_id,"  # noqa: S608 - quoted
         f" {_micros('first')} AS first, {_micros('time')} AS time, version,"
@@ -160,7 +177,7 @@ def past_writes(
         " min(event_time) AS first, max(event_time) AS time, max(version) AS version,"
         f" CAST(sum({_ROWS}) AS BIGINT) AS changed, bool_and({_HAS_ROWS}) AS is_counted,"
         f" bool_or({CHANGES_ROWS}) AS has_changed"
-        f" FROM inventory WHERE {' AND '.join(written)}"
+        f" FROM {source} WHERE {' AND '.join(written)}"
         " GROUP BY table_id, job, coalesce(run_id, write_id))) AS found"
         " LEFT JOIN runs ON runs.run_id = found.run_id"
         f" WHERE place <= {HISTORY} ORDER BY table_id, time, version"
