@@ -13,6 +13,7 @@ from deltawitness.answers.trends.regressions import read_regressions
 from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.html_report.content import ReportContent, ReportScope, TableCount
+from deltawitness.html_report.edge_columns import with_columns
 from deltawitness.html_report.sums import (
     INPUT_COLUMNS,
     MAX_TABLES,
@@ -85,7 +86,7 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
     conflicts = _conflicts(ledger) if _may_collide(sums, reasons) else []
     ghosts, ghost_start = _previous_run(ledger, scope, runs)
     lanes = read_lanes(ledger, sums) if sums.total > MAX_BARS else []
-    edges = read_edges(ledger)
+    edges = with_columns(ledger, read_edges(ledger))
     rivals = _rivals(ledger, conflicts)
     regressions, overdue = _chosen(*_trends(ledger, scope.job), scope, runs, sums.tables)
     return ReportContent(

@@ -256,10 +256,12 @@ def _edges(ledger: LedgerListing) -> Iterator[InputEdge]:
     rows = ledger.query(
         "SELECT source, target, last_value(source_version ORDER BY event_time) AS source_version,"  # noqa: S608 - quoted
         " last_value(version ORDER BY event_time) AS version, count(*) AS count,"
-        " last_value(is_inferred ORDER BY event_time) AS is_inferred FROM"
+        " last_value(is_inferred ORDER BY event_time) AS is_inferred,"
+        " last_value(write_id ORDER BY event_time) AS write_id, max(event_time) AS time FROM"
         " (SELECT coalesce(i['uri'], i['table_id']) AS source, i['version'] AS source_version,"
-        f" target, version, event_time, is_inferred FROM (SELECT {_PLACE} AS target, version,"
-        f" event_time, {is_inferred} AS is_inferred, unnest(coalesce({', '.join(there)})) AS i"
+        " target, version, event_time, write_id, is_inferred FROM"
+        f" (SELECT {_PLACE} AS target, version, event_time, write_id, {is_inferred} AS is_inferred,"
+        f" unnest(coalesce({', '.join(there)})) AS i"
         f" FROM {OPERATIONS} WHERE version IS NOT NULL AND ({has_reads})))"
         " WHERE source <> target GROUP BY source, target"
     )
@@ -271,4 +273,6 @@ def _edges(ledger: LedgerListing) -> Iterator[InputEdge]:
             row["version"],
             row["count"],
             row["is_inferred"],
+            row["write_id"],
+            in_utc(row["time"]),
         )
