@@ -59,5 +59,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except Exception as error:  # delta-rs raises this class
+    except Exception as error:  # noqa: BLE001 - delta-rs raises this class for a failed cast
         sys.exit(str(error))
