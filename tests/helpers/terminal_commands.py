@@ -31,8 +31,8 @@ def execute_command(folder, arguments, variables, streams, _):
         os.dup2(stream.fileno(), number)
         stream.close()
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end of the process
-        for number, mode in enumerate(("r", "w", "w"))
+        open(number, mode, buffering, encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end of the process
+        for number, (mode, buffering) in enumerate((("r", -1), ("w", -1), ("w", 1)))
     )
     os.chdir(folder)
     os.environ.clear()
@@ -41,13 +41,13 @@ def execute_command(folder, arguments, variables, streams, _):
     main()
 
 
-def _output_of(folder, arguments, variables, reading, streams):
+def _output_of(folder, arguments, environment, reading, streams):
     """Run a command and return what it wrote to the other end of `reading`, and its exit code."""
     process, _ = start_process(
         execute_command,
         folder,
         arguments,
-        environment(**variables),
+        environment,
         [Connection(os.dup(stream)) for stream in streams],
     )
     for stream in set(streams):
@@ -66,9 +66,22 @@ def in_pipe(folder, *arguments, **variables):
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as errors:
         streams = os.open(os.devnull, os.O_RDONLY), writing, os.dup(errors.fileno())
-        stdout, code = _output_of(folder, arguments, variables, reading, streams)
+        stdout, code = _output_of(folder, arguments, environment(**variables), reading, streams)
         errors.seek(0)
         return SimpleNamespace(stdout=stdout, stderr=errors.read().decode(), returncode=code)
+
+
+def in_one_pipe(folder, arguments, environment):
+    """Run a command with its output and its error output in one pipe; return both as one text, and its exit code.
+
+    Args:
+        folder: the working directory.
+        arguments: the words after `deltawitness`.
+        environment: all variables of the command.
+    """
+    reading, writing = os.pipe()
+    streams = os.open(os.devnull, os.O_RDONLY), writing, os.dup(writing)
+    return _output_of(folder, arguments, environment, reading, streams)
 
 
 def in_terminal(folder, width, *arguments, **variables):
@@ -79,5 +92,5 @@ def in_terminal(folder, width, *arguments, **variables):
     reading, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     streams = terminal, terminal, os.open(os.devnull, os.O_WRONLY)
-    output, code = _output_of(folder, arguments, variables, reading, streams)
+    output, code = _output_of(folder, arguments, environment(**variables), reading, streams)
     return output.replace("\r\n", "\n"), code
