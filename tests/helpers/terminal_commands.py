@@ -1,4 +1,8 @@
-"""The command line in a pipe or in a pseudo-terminal, in new processes that start quickly."""
+"""The command line in a pipe or in a pseudo-terminal, in new processes that start quickly.
+
+They are for tests of what a command does. A test of how the command starts, or of how it is interrupted or
+killed, starts an interpreter.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,13 @@ def execute_command(folder, arguments, variables, streams, _):
     main()
 
 
-def _output_of(folder, arguments, environment, reading, streams):
+def _output_of(*call):
+    """Run a command and return what it wrote to the other end of `reading` as text, and its exit code."""
+    output, code = _bytes_of(*call)
+    return output.decode(), code
+
+
+def _bytes_of(folder, arguments, environment, reading, streams):
     """Run a command and return what it wrote to the other end of `reading`, and its exit code."""
     process, _ = start_process(
         execute_command,
@@ -58,7 +68,7 @@ def _output_of(folder, arguments, environment, reading, streams):
             output += chunk
     os.close(reading)
     process.join(60)
-    return output.decode(), process.exitcode
+    return output, process.exitcode
 
 
 def in_pipe(folder, *arguments, **variables):
@@ -69,6 +79,35 @@ def in_pipe(folder, *arguments, **variables):
         stdout, code = _output_of(folder, arguments, environment(**variables), reading, streams)
         errors.seek(0)
         return SimpleNamespace(stdout=stdout, stderr=errors.read().decode(), returncode=code)
+
+
+def run_command(*arguments, folder=None, environment=None, text=True, input=b""):  # noqa: A002 - as in subprocess
+    """Run `deltawitness` as `subprocess.run` would; return its output, error output and exit code.
+
+    Args:
+        arguments: the words after `deltawitness`.
+        folder: the working directory, if it is not that of this process.
+        environment: all variables of the command, if they are not those of this process.
+        text: whether the output is decoded.
+        input: bytes for the standard input.
+    """
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
+        given.write(input)
+        given.seek(0)
+        streams = os.dup(given.fileno()), writing, os.dup(errors.fileno())
+        output, code = _bytes_of(
+            folder or os.getcwd(),
+            list(map(str, arguments)),
+            dict(os.environ if environment is None else environment),
+            reading,
+            streams,
+        )
+        errors.seek(0)
+        said = errors.read()
+    if text:
+        output, said = output.decode(), said.decode()
+    return SimpleNamespace(stdout=output, stderr=said, returncode=code)
 
 
 def in_one_pipe(folder, arguments, environment):
