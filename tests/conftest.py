@@ -36,7 +36,10 @@ settings.register_profile(
 settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("long" if IS_LONG else "fair")
+settings.register_profile(
+    "small", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile({"long": "long", "ci": "fair"}.get(SIZE, "small"))
 
 
 LONGER = 50
