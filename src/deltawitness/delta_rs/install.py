@@ -36,6 +36,9 @@ def install(make_observer: Callable[[], Observer]) -> Observer:
 
 def install_for_proxies() -> Observer:
     """Return the process's observer; where there is none, create one for writes inside proxies only."""
+    installed = _installed
+    if installed is not None:
+        return installed[0]
     import_seams()  # see _install
     with _lock:
         return _installed[0] if _installed else _install(Observer, everything=False)
