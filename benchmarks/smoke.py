@@ -22,9 +22,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ CPU_LIMIT = 1.35
 ROUNDS = 40
 """Measured calls per case and sources."""
 
-SECONDS = 75.0
-"""Time for all cases; after it, the CPU times of the remaining rounds are not measured."""
+SECONDS = 60.0
+"""Time for all cases, shared equally; a case that has used up its share measures no further CPU times."""
 
-ANSWER_TIMEOUT = 60.0
+END = 85.0
+"""Seconds after which the processes are killed, and the remaining cases are not measured."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +83,40 @@ class WorkerError(Exception):
     """The process of a case could not do its work."""
 
 
-class Worker:
-    """The process of a case with one set of sources."""
+class TimeUpError(Exception):
+    """The process of a case was killed at the end of the time."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+
+@dataclass(frozen=True)
+class Limits:
+    """Ratios above which a figure is a regression, and times on the monotonic clock.
+
+    `until` is when the share of a case ends, `end` when all processes are killed.
+    """
+
+    exact: float
+    cpu: float
+    until: float
+    end: float
+
+
+class Worker:
+    """The process of a case with one set of sources, which is killed at `end`."""
+
+    def __init__(self, process: subprocess.Popen[str], end: float) -> None:
         self._process = process
+        self._end = end
 
     def ask(self, request: str) -> dict[str, Any]:
         """Send a line, and return the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(request + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has answered with an error, or is dead
+            self._process.stdin.write(request + "\n")
+            self._process.stdin.flush()
         line = self._process.stdout.readline()
+        if not line and time.monotonic() >= self._end:
+            raise TimeUpError
         answer: dict[str, Any] = json.loads(line) if line else {"error": "the process died"}
         if "error" in answer:
             raise WorkerError(answer["error"])
@@ -101,8 +124,8 @@ class Worker:
 
 
 @contextmanager
-def worker(sources: Path, work: dict[str, str]) -> Iterator[Worker]:
-    """Run the process of a case for the block."""
+def worker(sources: Path, work: dict[str, str], end: float) -> Iterator[Worker]:
+    """Run the process of a case for the block, at most until `end` on the monotonic clock."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -118,13 +141,18 @@ def worker(sources: Path, work: dict[str, str]) -> Iterator[Worker]:
         text=True,
         env=environment,
     )
+    killer = threading.Timer(max(0.0, end - time.monotonic()), process.kill)
+    killer.start()
+    running = Worker(process, end)
     try:
         assert process.stdin is not None
         process.stdin.write(json.dumps({**work, "sources": str(sources)}) + "\n")
-        yield Worker(process)
+        yield running
     finally:
+        killer.cancel()
         process.kill()
-        process.communicate()
+        with suppress(BrokenPipeError):
+            process.communicate()
 
 
 def lower_quartiles(
@@ -144,58 +172,88 @@ def lower_quartiles(
     return {name: statistics.quantiles(taken, n=4)[0] for name, taken in times.items()}
 
 
-def measure(
-    case: str, sources: dict[str, Path], place: Path, until: float, limits: tuple[float, float]
-) -> list[Figure]:
+def measure(case: str, sources: dict[str, Path], place: Path, limits: Limits) -> list[Figure]:
     """Return the figures of a case."""
     variant, by = CASES[case]
-    limit, cpu_limit = limits
     with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(
-                worker(folder, {"variant": variant, "by": by, "place": str(place / name)})
-            )
-            for name, folder in sources.items()
-        }
-        cpu = lower_quartiles(workers, ROUNDS, until)
-        if cpu is not None and cpu["present"] > cpu_limit * cpu["base"]:
-            cpu = lower_quartiles(workers, 2 * ROUNDS, until) or cpu
+        workers = {}
+        for name, folder in sources.items():
+            work = {"variant": variant, "by": by, "place": str(place / name)}
+            workers[name] = stack.enter_context(worker(folder, work, limits.end))
+        cpu = lower_quartiles(workers, ROUNDS, limits.until)
+        if cpu is not None and cpu["present"] > limits.cpu * cpu["base"]:
+            cpu = lower_quartiles(workers, 2 * ROUNDS, limits.end)
         counts = {name: each.ask("count") for name, each in workers.items()}
     figures = [
-        Figure(case, name, counts["base"][name], counts["present"][name], limit)
+        Figure(case, name, counts["base"][name], counts["present"][name], limits.exact)
         for name in counts["base"]
         if counts["base"][name]
     ]
     if cpu is not None:
-        figures.append(Figure(case, "us of CPU", cpu["base"], cpu["present"], cpu_limit))
+        figures.append(Figure(case, "us of CPU", cpu["base"], cpu["present"], limits.cpu))
     return figures
 
 
-def base_revision(arguments: argparse.Namespace) -> str | None:
+def commit_of(git: str, *arguments: str) -> str | None:
+    """Return the commit that a command of git prints; None if it fails."""
+    found = subprocess.run(  # noqa: S603 - arguments of this developer's command
+        [git, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return None if found.returncode else found.stdout.strip()
+
+
+def base_revision(base: str, branch: str | None, *, always: bool) -> str | None:
     """Return the commit to compare with; None, after a line that says why, where there is none."""
     git = shutil.which("git")
     if git is None:
         print("bench-smoke: git is not installed: nothing to compare with")
         return None
-    asked = ["rev-parse", "--verify", "--quiet", f"{arguments.base}^{{commit}}"]
-    if arguments.merge_base:
-        asked = ["merge-base", "HEAD", arguments.merge_base]
-    name = arguments.merge_base or arguments.base
-    found = subprocess.run([git, *asked], cwd=REPOSITORY, capture_output=True, text=True)  # noqa: S603, PLW1510 - arguments of this developer's command
-    if found.returncode:
+    if branch is None:
+        revision = commit_of(git, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+    else:
+        revision = commit_of(git, "merge-base", "HEAD", branch)
+    if revision is None:
+        name = base if branch is None else f"merge base with {branch}"
         print(
-            f"bench-smoke: no commit {name} here (a shallow clone, or the first commit): nothing to compare with"
+            f"bench-smoke: no {name} here (a shallow clone, or the first commit): nothing to compare with"
         )
         return None
-    revision = found.stdout.strip()
-    measured = ["src/deltawitness", "benchmarks/smoke_worker.py"]
-    same = subprocess.run(
-        [git, "diff", "--quiet", revision, "--", *measured[:1]], cwd=REPOSITORY, check=False
-    )  # noqa: S603 - as above
-    if same.returncode == 0 and not arguments.always:
+    is_same = commit_of(git, "diff", "--quiet", revision, "--", "src/deltawitness") is not None
+    if is_same and not always:
         print(f"bench-smoke: the sources are those of {revision[:12]}: nothing to compare")
         return None
     return revision
+
+
+def compared(revision: str, limits: tuple[float, float], wanted: str) -> list[Figure]:
+    """Measure and print the cases whose name contains a text."""
+    began = time.monotonic()
+    figures: list[Figure] = []
+    print(
+        "| case | figure | base | present | ratio | limit |\n|---|---|---|---|---|---|", flush=True
+    )
+    cases = [case for case in CASES if wanted in case]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        place = Path(folder)
+        sources = {"base": sources_of(revision, place / "sources"), "present": REPOSITORY / "src"}
+        for number, case in enumerate(cases):
+            share = (began + SECONDS - time.monotonic()) / (len(cases) - number)
+            until = time.monotonic() + share
+            try:
+                found = measure(
+                    case, sources, place / str(number), Limits(*limits, until, began + END)
+                )
+            except TimeUpError:
+                print(f"bench-smoke: {END:.0f} s are over: not measured from here: {case}")
+                break
+            for each in found:
+                print(
+                    f"| {each.case} | {each.name} | {each.base:.0f} | {each.present:.0f} "
+                    f"| {each.ratio:.3f} | {each.limit:.2f} |",
+                    flush=True,
+                )
+            figures += found
+    return figures
 
 
 def main() -> int:
@@ -215,40 +273,16 @@ def main() -> int:
     parser.add_argument(
         "--always", action="store_true", help="measure equal sources too (an A/A run)"
     )
-    parser.add_argument("--case", help="only the cases whose name has this text in it")
+    parser.add_argument("--case", default="", help="only the cases whose name has this text in it")
     arguments = parser.parse_args()
-    revision = base_revision(arguments)
+    revision = base_revision(arguments.base, arguments.merge_base, always=arguments.always)
     if revision is None:
         return 0
-    until = time.monotonic() + SECONDS
-    figures: list[Figure] = []
-    print(
-        "| case | figure | base | present | ratio | limit |\n|---|---|---|---|---|---|", flush=True
-    )
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        place = Path(folder)
-        sources = {"base": sources_of(revision, place / "sources"), "present": REPOSITORY / "src"}
-        for number, case in enumerate(CASES):
-            if arguments.case and arguments.case not in case:
-                continue
-            left = (until - time.monotonic()) / (len(CASES) - number)
-            try:
-                found = measure(
-                    case,
-                    sources,
-                    place / str(number),
-                    time.monotonic() + left,
-                    (arguments.limit, arguments.cpu_limit),
-                )
-            except WorkerError as error:
-                print(f"bench-smoke: {case}: cannot be measured: {error}", file=sys.stderr)
-                return 2
-            for each in found:
-                print(
-                    f"| {each.case} | {each.name} | {each.base:.0f} | {each.present:.0f} | {each.ratio:.3f} | {each.limit:.2f} |",
-                    flush=True,
-                )
-            figures += found
+    try:
+        figures = compared(revision, (arguments.limit, arguments.cpu_limit), arguments.case)
+    except WorkerError as error:
+        print(f"bench-smoke: cannot be measured: {error}", file=sys.stderr)
+        return 2
     failed = [each for each in figures if each.is_regression]
     for each in failed:
         print(
