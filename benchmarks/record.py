@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,59 +27,74 @@ REPOSITORY = Path(__file__).parents[1]
 HISTORY = Path(__file__).with_name("history.jsonl")
 PLOT = REPOSITORY / "docs/assets/overhead-history.svg"
 
-HANDLE = "10 rows, append, handle, log 10"
-URI = "10 rows, append, URI, log 10"
-VARIANTS = {
-    HANDLE: ("bare", "bare again", "no SDK", "all signals", "hand-written"),
-    URI: ("bare", "bare again", "all signals", "pipeline"),
+CASES = {
+    "append by handle": (
+        "handle",
+        ("bare", "bare again", "no SDK", "all signals", "ledger", "hand-written"),
+    ),
+    "append by URI": ("uri", ("bare", "bare again", "all signals", "pipeline")),
 }
-"""Measured variants by case of `benchmarks/overhead.py`."""
-
-UNOBSERVED = frozenset({"bare", "bare again", "hand-written"})
-"""Variants without deltawitness: they are the same at each revision."""
+"""Measured variants by case. The first is what the others are compared with, the second is the control."""
 
 WARM_UP = 5
+
+TIME_LIMIT = 600.0
+"""Seconds after which the processes are killed."""
+
+NOISE = 0.03
+"""Distance of the control from 1 beyond which a measurement is not recorded."""
 
 
 # --- measuring ----------------------------------------------------------------------------------------
 
 
-def ratios(rounds: int, sources: Path | None) -> dict[str, dict[str, list[float]]]:
-    """Return by case and variant the ratio of medians and the median of ratios over the bare write."""
-    from overhead import CASES, template
+def ratios(rounds: int, sources: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return ratios of lower quartiles over the bare write: of the CPU time of all threads, and of the time.
 
-    from deltawitness.bench.measure import run_case, summary
+    The variants take turns in random order. Of the times under other load, the lower quartile is disturbed
+    least; CPU time is disturbed less than time.
+    """
+    from smoke import worker
 
-    found: dict[str, dict[str, list[float]]] = {}
-    for case in CASES:
-        if case.name not in VARIANTS:
-            continue
-        names = {
-            name if sources is None or name in UNOBSERVED else f"{name} @ measured": name
-            for name in VARIANTS[case.name]
-        }
-        measured = replace(
-            case, variants=tuple(names), sources={} if sources is None else {"measured": sources}
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            times = run_case(measured, rounds, folder, template=template(case, Path(folder)))
-        lines = summary(measured, {names[name]: taken for name, taken in times.items()})
-        found[case.name] = {
-            line.variant: [round(line.ratio_of_medians, 3), round(line.median_of_ratios, 3)]
-            for line in lines
-            if line.variant != "bare"
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for case, (by, variants) in CASES.items():
+        times: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            workers = {}
+            for variant in variants:
+                work = {"variant": variant, "by": by, "place": f"{folder}/{variant}"}
+                workers[variant] = stack.enter_context(
+                    worker(sources, work, time.monotonic() + TIME_LIMIT)
+                )
+            for number in range(rounds + WARM_UP):
+                for variant in random.sample(variants, len(variants)):
+                    answer = workers[variant].ask("time")
+                    if number >= WARM_UP:
+                        times[variant].append(answer)
+        found[case] = {
+            variant: {
+                kind: round(quartile(times[variant], kind) / quartile(times[variants[0]], kind), 3)
+                for kind in ("cpu", "wall")
+            }
+            for variant in variants[1:]
         }
     return found
 
 
+def quartile(times: list[dict[str, float]], kind: str) -> float:
+    return statistics.quantiles([each[kind] for each in times], n=4)[0]
+
+
 def counts(sources: Path) -> dict[str, dict[str, int]]:
     """Return the exact figures of each case of `benchmarks/smoke.py`."""
-    from smoke import CASES, worker
+    from smoke import CASES as SMOKE_CASES
+    from smoke import worker
 
     found = {}
-    end = time.monotonic() + 600
+    end = time.monotonic() + TIME_LIMIT
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for number, (case, (variant, by)) in enumerate(CASES.items()):
+        for number, (case, (variant, by)) in enumerate(SMOKE_CASES.items()):
             work = {"variant": variant, "by": by, "place": f"{folder}/{number}"}
             with worker(sources, work, end) as running:
                 for _ in range(WARM_UP):
@@ -116,21 +132,23 @@ def record(rounds: int, at: str | None) -> dict[str, Any]:
 
     opened = nullcontext() if at is None else tempfile.TemporaryDirectory()
     with opened as folder:
-        sources = None if at is None or folder is None else sources_of(at, Path(folder))
+        sources = REPOSITORY / "src"
+        if at is not None and folder is not None:
+            sources = sources_of(at, Path(folder))
         return {
             "date": datetime.now(UTC).date().isoformat(),
             "commit": commit_name(at or "HEAD"),
             "machine": {**machine(), "cpu": cpu_model()},
             "rounds": rounds,
             "ratios": ratios(rounds, sources),
-            "counts": counts(REPOSITORY / "src" if sources is None else sources),
+            "counts": counts(sources),
         }
 
 
 # --- drawing ------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 230, 60, 190, 40, 44
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#888888")
+COLORS = ("#888888", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 def history() -> list[dict[str, Any]]:
@@ -138,37 +156,24 @@ def history() -> list[dict[str, Any]]:
     return [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines() if line]
 
 
-def ratio_of(line: dict[str, Any], case: str, variant: str) -> float:
-    """Return the median of the ratios of a variant."""
-    return float(line["ratios"][case][variant][1])
-
-
 def panels(lines: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float]]]]:
     """Return the title and the series of each panel."""
-    near_one = {
-        "by handle, all signals": (HANDLE, "all signals"),
-        "by handle, no SDK": (HANDLE, "no SDK"),
-        "by handle, hand-written": (HANDLE, "hand-written"),
-        "by URI, all signals": (URI, "all signals"),
-        "bare again (noise)": (HANDLE, "bare again"),
+
+    def seen(case: str, variant: str) -> list[float]:
+        return [float(line["ratios"][case][variant]["cpu"]) for line in lines]
+
+    handle, uri = CASES
+    near_one = {variant: seen(handle, variant) for variant in CASES[handle][1][1:]}
+    by_uri = {variant: seen(uri, variant) for variant in CASES[uri][1][1:]}
+    instructions = {
+        case: [line["counts"][case]["instructions"] / 1000 for line in lines]
+        for case in lines[0]["counts"]
+        if case.startswith("append")
     }
     return [
-        (
-            "Time of a write of 10 rows over a bare one, median of ratios",
-            {name: [ratio_of(line, *where) for line in lines] for name, where in near_one.items()},
-        ),
-        (
-            "The same by URI through the pipeline",
-            {"pipeline": [ratio_of(line, URI, "pipeline") for line in lines]},
-        ),
-        (
-            "Python instructions of a write, thousands",
-            {
-                case: [line["counts"][case]["instructions"] / 1000 for line in lines]
-                for case in lines[0]["counts"]
-                if case.startswith("append")
-            },
-        ),
+        ("CPU time of a write of 10 rows by handle, over a bare one", near_one),
+        ("The same by URI", by_uri),
+        ("Python instructions of a write, thousands", instructions),
     ]
 
 
@@ -244,10 +249,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200, help="rounds per case")
     parser.add_argument("--at", metavar="REVISION", help="measure the sources of a revision")
+    parser.add_argument(
+        "--noisy", action="store_true", help="record a measurement with a noisy control too"
+    )
     parser.add_argument("--plot", action="store_true", help="only draw the history")
     arguments = parser.parse_args()
     if not arguments.plot:
         line = record(arguments.rounds, arguments.at)
+        noise = max(abs(each["bare again"]["cpu"] - 1) for each in line["ratios"].values())
+        if noise > NOISE and not arguments.noisy:
+            print(json.dumps(line, indent=2))
+            sys.exit(
+                f"bench-record: not recorded: the control is {noise:.1%} from 1 (at most {NOISE:.0%})"
+            )
         with HISTORY.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line, indent=2))
