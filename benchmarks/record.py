@@ -49,9 +49,9 @@ NOISE = 0.03
 
 
 def ratios(rounds: int, sources: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return ratios of lower quartiles over the bare write: of the CPU time of all threads, and of the time.
+    """Return ratios of lowest deciles over the bare write: of the CPU time of all threads, and of the time.
 
-    The variants take turns in random order. Of the times under other load, the lower quartile is disturbed
+    The variants take turns in random order. Of the times under other load, the lowest decile is disturbed
     least; CPU time is disturbed less than time.
     """
     from smoke import worker
@@ -74,7 +74,7 @@ def ratios(rounds: int, sources: Path) -> dict[str, dict[str, dict[str, float]]]
                         times[variant].append(answer)
         found[case] = {
             variant: {
-                kind: round(quartile(times[variant], kind) / quartile(times[variants[0]], kind), 3)
+                kind: round(decile(times[variant], kind) / decile(times[variants[0]], kind), 3)
                 for kind in ("cpu", "wall")
             }
             for variant in variants[1:]
@@ -82,8 +82,8 @@ def ratios(rounds: int, sources: Path) -> dict[str, dict[str, dict[str, float]]]
     return found
 
 
-def quartile(times: list[dict[str, float]], kind: str) -> float:
-    return statistics.quantiles([each[kind] for each in times], n=4)[0]
+def decile(times: list[dict[str, float]], kind: str) -> float:
+    return statistics.quantiles([each[kind] for each in times], n=10)[0]
 
 
 def counts(sources: Path) -> dict[str, dict[str, int]]:
