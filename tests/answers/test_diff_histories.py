@@ -15,7 +15,7 @@ from deltawitness.exceptions import DiffError
 from helpers.histories import build_history
 from helpers.sizes import seeds
 
-SEEDS = seeds(1, 2, 40)
+SEEDS = seeds(1, 2, 100)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

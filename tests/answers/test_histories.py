@@ -13,7 +13,7 @@ from helpers.histories import AUTHOR, build_history
 from helpers.ledger_commands import json_of
 from helpers.sizes import seeds
 
-SEEDS = seeds(1, 2, 40)
+SEEDS = seeds(1, 2, 100)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

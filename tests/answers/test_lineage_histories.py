@@ -8,7 +8,7 @@ from deltawitness import EdgeKind, impact, lineage
 from helpers.histories import build_history
 from helpers.sizes import seeds
 
-SEEDS = seeds(1, 4, 40)
+SEEDS = seeds(1, 4, 100)
 
 KEEPING = {"OPTIMIZE"}
 """Operations of the histories that change no row."""
