@@ -53,8 +53,8 @@ class CommitTruth:
         rows_deleted: number of deleted rows; None if the log does not say.
         retries: number of commit attempts after the first; None if the log does not say.
         has_failed: whether the write raised after its commit.
-        inputs: name and version of each table that it was made from: none for a RESTORE, those that its
-            query has read, else those that its run had read before.
+        inputs: name and version of each table that it was made from: the restored version of a RESTORE,
+            those that its query has read, else those that its run had read before.
         has_plan: whether the rows came from a query plan.
         rows: the rows of the table after the commit.
         restored: the version that a RESTORE has restored.
@@ -332,7 +332,13 @@ class _Writer:
             return
         handle = DeltaTable(self.history.uri(table))
         handle.restore(target.version)
-        self.record(table, "RESTORE", dict(target.rows), restored=target.version, inputs=())
+        self.record(
+            table,
+            "RESTORE",
+            dict(target.rows),
+            restored=target.version,
+            inputs=((table, target.version),),
+        )
 
     def append_unobserved(self, table: str) -> None:
         fresh = self.fresh()
