@@ -58,7 +58,10 @@ def ls_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List the entries of a cache, with their state."""
+    """List the entries of a cache, with their state.
+
+    Exits 1 if the cache cannot be read, 2 if the command line or a setting is invalid.
+    """
     with _exit_on_cache_error(root, "read"):
         entries = [
             asdict(entry) | _creation_time(entry.made_at) for entry in _existing_entries(root)
@@ -75,7 +78,10 @@ def why_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show what an entry was made from, and for its last reads why it was served or not."""
+    """Show what an entry was made from, and for its last reads why it was served or not.
+
+    Exits 1 if there is no such entry or it cannot be read, 2 if the command line or a setting is invalid.
+    """
     with _exit_on_cache_error(root, "read"):
         entries = _entries_named(root, name)
         reads = _reads(root, name, limit)
