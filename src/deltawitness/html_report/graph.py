@@ -9,7 +9,7 @@ from deltawitness.html_report.markup import Markup, element, join, visible
 from deltawitness.locations import last_segment
 from deltawitness.report.format import count_of
 
-__all__ = ["dependents", "levels", "lineage_graph"]
+__all__ = ["dependents", "draw_graph", "drawn_edges", "levels", "lineage_graph"]
 
 MAX_NODES = 60
 """Maximum number of tables in the drawing; the list below it has all edges."""
@@ -30,9 +30,9 @@ def lineage_graph(content: ReportContent) -> Markup:
         for table in content.tables
         if table.last_version is not None
     }
-    edges = _drawn(content.edges)
+    edges = drawn_edges(content.edges)
     label = f"Lineage graph of {count_of(len(_nodes(edges)), 'table')}; the list below has the versions."
-    drawing = _drawing(edges, names, versions, label)
+    drawing = draw_graph(edges, names, versions, label)
     scrolled = element(
         "div", drawing, class_="scroll", tabindex="0", role="region", aria_label="Lineage graph"
     )
@@ -104,8 +104,8 @@ def _nodes(edges: Iterable[InputEdge]) -> list[str]:
     return list(dict.fromkeys(place for edge in edges for place in (edge.source, edge.target)))
 
 
-def _drawn(edges: Sequence[InputEdge]) -> list[InputEdge]:
-    """Return the edges of the first tables, as many as fit."""
+def drawn_edges(edges: Sequence[InputEdge]) -> list[InputEdge]:
+    """Return the edges of the first tables, at most `MAX_NODES` of which fit into the drawing."""
     chosen: dict[str, None] = {}
     for edge in edges:
         wanted = {edge.source, edge.target} - chosen.keys()
@@ -151,12 +151,20 @@ def levels(edges: Sequence[tuple[str, str]]) -> dict[str, int]:
     return {node: found[node] for node in sources}
 
 
-def _drawing(
+def draw_graph(
     edges: Sequence[InputEdge],
     names: Mapping[str, str],
     versions: Mapping[str, int | None],
     label: str,
 ) -> Markup:
+    """Return a drawing of a graph, from left to right.
+
+    Args:
+        edges: which table was made from which; at least one.
+        names: the names of tables by their places.
+        versions: the versions of tables by their places; None for one that is not known.
+        label: what the drawing shows, for screen readers.
+    """
     columns = levels([(edge.source, edge.target) for edge in edges])
     rows: dict[int, int] = {}
     places: dict[str, tuple[float, float]] = {}
