@@ -28,6 +28,7 @@ from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
 from deltawitness.cli.lineage import lineage_command
 from deltawitness.cli.lineage_export import lineage_export_command
+from deltawitness.cli.live import live_command
 from deltawitness.cli.maintenance import (
     drain_command,
     expire_command,
@@ -100,6 +101,7 @@ def options(
 app.command(
     "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )(with_storage_options(run_command))
+app.command("live")(with_storage_options(live_command))
 app.command("runs")(with_storage_options(runs_command))
 app.command("show")(with_storage_options(show_command))
 app.command("diff")(with_storage_options(diff_command))

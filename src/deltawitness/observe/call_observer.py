@@ -16,7 +16,7 @@ from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.exceptions import RequirementError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.internal_errors import guard, guarded_value, report
+from deltawitness.internal_errors import call_guarded, guard, guarded_value, report
 from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
@@ -148,6 +148,7 @@ class CallObserver:
         """Record that a write is in the engine: deliveries wait for it where they can."""
         self._under_way.add(write)
         self._recording.begin()
+        self._recording.start_write(write)
         write.entered = time.perf_counter_ns()
 
     def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:
@@ -298,6 +299,8 @@ class CallObserver:
             # In this order: reconcile takes a write of this process that is neither under way nor in
             # the spool for lost.
             self._under_way.discard(write)
+            if write.slot is not None:  # after the record, so that a reader sees one of them
+                call_guarded("spool", write.slot.end)
         self._has_written = True
         self._has_unexported = True
         try:

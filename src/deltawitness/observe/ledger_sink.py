@@ -16,9 +16,10 @@ from deltawitness.commit.metadata import keys_of_expectations
 from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
+from deltawitness.ledger.spool.running import running_text
 from deltawitness.locations import table_id
 from deltawitness.observe.optional_ledger import NullLedgerSink, reopen_nothing
-from deltawitness.redaction import redacted_intent
+from deltawitness.redaction import redact_label, redacted_intent
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +47,25 @@ class LedgerSink(NullLedgerSink):
         if self._deferred_runs:
             self._record_process_run()
         call_guarded("ledger", self._recorder.begin)
+
+    def start_write(self, write: InFlightWrite, /) -> None:
+        """Add a write that enters the engine to the file of running writes."""
+        template, run = write.template, write.run
+        try:
+            if template.running_names is None:
+                intent = redacted_intent(write.intent, self._settings)
+                template.running_names = intent.table_name, _table_id(write, self._settings)
+            intent = write.intent
+            text = running_text(
+                *template.running_names,
+                intent.operation.value,
+                intent.mode,
+                run.run_id,
+                redact_label(run.job),
+            )
+            write.slot = self._recorder.start_write(text, write.write_id, write.started_at)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+            report("spool", error)
 
     def append_provisional(self, write: InFlightWrite, /) -> None:
         """Append the provisional record of a write that has ended."""
@@ -80,11 +100,10 @@ class LedgerSink(NullLedgerSink):
     def _intent_text(self, write: InFlightWrite) -> str:
         template = write.template
         if template.intent_text is None:
-            location, key = write.location, self._settings.table_id_key
             template.intent_text = intent_text(
                 redacted_intent(write.intent, self._settings),
-                location,
-                None if location is None else table_id(location, key=key),
+                write.location,
+                _table_id(write, self._settings),
             )
         return template.intent_text
 
@@ -146,6 +165,11 @@ class LedgerSink(NullLedgerSink):
             report("ledger", error)
             return reopen_nothing
         return partial(call_guarded, "ledger", reopen)
+
+
+def _table_id(write: InFlightWrite, settings: Settings) -> str | None:
+    location = write.location
+    return None if location is None else table_id(location, key=settings.table_id_key)
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:

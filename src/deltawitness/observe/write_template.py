@@ -40,6 +40,7 @@ class WriteTemplate:
         span_name: name of the spans.
         attributes: sampling attributes of the spans.
         intent_text: the intent's part of a provisional record; None until it is first needed.
+        running_names: name and id of the table in the file of running writes; None until they are needed.
     """
 
     intent: WriteIntent
@@ -47,6 +48,7 @@ class WriteTemplate:
     span_name: str
     attributes: dict[str, str]
     intent_text: str | None = None
+    running_names: tuple[str | None, str | None] | None = None
     _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)
 
     @classmethod
