@@ -57,6 +57,7 @@ from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
+from deltawitness.cli.ui import ui_command
 from deltawitness.cli.undo import undo_command
 from deltawitness.cli.writes import writes_command
 
@@ -124,6 +125,7 @@ app.command("apply")(with_storage_options(apply_command))
 app.command("doctor")(with_storage_options(doctor_command))
 app.command("time")(with_storage_options(time_command))
 app.command("cost")(with_storage_options(cost_command))
+app.command("ui")(with_storage_options(ui_command))
 app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))

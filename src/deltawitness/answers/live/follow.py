@@ -69,7 +69,7 @@ class _LedgerTail:
         self._next = 0.0
 
     def read(self, known: AbstractSet[str]) -> list[LiveWrite] | None:
-        """Return the operations that are not known, newest first; None if the ledger has not changed.
+        """Return the operations that are not known, newest first; None if it is too early to read again.
 
         Args:
             known: the ids of the known operations.
@@ -82,7 +82,7 @@ class _LedgerTail:
             return None
         state = self._current_state()
         if state is not None and state == self._state:
-            return None
+            return []
         ledger = LedgerListing(self._root)
         new = [each for each in self._ids(ledger) if each not in known]
         found: list[LiveWrite] = []
@@ -182,10 +182,11 @@ class LiveFollower:
         """
         problems: list[str] = []
         new: list[LiveWrite] = []
-        vanished = dict(self._spools.vanished)
+        vanished: dict[str, RunningWrite] = {}
         try:
             self._processes, writes = self._spools.read()
             new += self._take(writes)
+            vanished = dict(self._spools.vanished)
         except OSError as error:
             problems.append(_problem("the spools cannot be read", error))
         try:
