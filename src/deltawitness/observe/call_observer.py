@@ -28,6 +28,7 @@ from deltawitness.observe.call_result import (
 from deltawitness.observe.in_flight import InFlightWrite
 from deltawitness.observe.receipts import record_receipt
 from deltawitness.observe.requirements import check_requirements
+from deltawitness.observe.row_counter import current_row_counter
 from deltawitness.observe.write_context import current_write_context
 from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
@@ -149,6 +150,9 @@ class CallObserver:
         self._under_way.add(write)
         self._recording.begin()
         self._recording.start_write(write)
+        counter = current_row_counter()
+        if counter is not None:
+            counter.slot = write.slot
         write.entered = time.perf_counter_ns()
 
     def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:

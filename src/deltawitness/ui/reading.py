@@ -183,5 +183,7 @@ def _text(print_on: Callable[[Console], object]) -> str:
 
 def write_lines(row: WriteRow) -> list[tuple[str, str]]:
     """Return the names and values of an operation, without those that are not known."""
-    values = ((name, value) for name, value in asdict(row).items() if value not in {None, ()})
-    return [(name.replace("_", " "), str(value)) for name, value in values]
+    values = {
+        name: value for name, value in asdict(row).items() if value is not None and value != ()
+    }
+    return [(name.replace("_", " "), str(value)) for name, value in values.items()]

@@ -106,7 +106,12 @@ def erase_progress_line() -> None:
 
 
 def _is_writable() -> bool:
-    return os.isatty(_STDERR) and bool(select.select([], [_STDERR], [], 0)[1])
+    if sys.platform == "win32" or not os.isatty(_STDERR):
+        return False
+    is_in_foreground = (
+        os.tcgetpgrp(_STDERR) == os.getpgrp()
+    )  # else the write could stop the process
+    return is_in_foreground and bool(select.select([], [_STDERR], [], 0)[1])
 
 
 def _get(descriptor: int) -> bytes:

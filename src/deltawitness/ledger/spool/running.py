@@ -104,6 +104,7 @@ class RunningSlot:
         if self._pid != os.getpid():  # the write of the parent of this forked child
             return
         self._write(_FREE, 0)
+        self._pid = 0  # batches that are read later do not count: another write may use the slot
         self._owner.release(self._file, self._number)
         if time.perf_counter_ns() - self._started > ERASE_AFTER_NS:
             erase_progress_line()
