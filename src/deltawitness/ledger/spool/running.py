@@ -47,6 +47,7 @@ _ROWS = 20
 
 _IN_USE = b"+"
 _FREE = b"-"
+_UNKNOWN_ROWS = b"+%*d " % (_ROWS, -1)
 
 MAX_NAME = 100
 """Characters of a name in the file."""
@@ -148,22 +149,18 @@ class RunningWrites:
             number = self._free.pop()
         except IndexError:
             return None
-        slot = RunningSlot(self, file, number)
-        body = f'{{{text},"write_id":"{write_id}","started_at":{started_at // 1000}}}'
-        content = b"+%*d %b" % (_ROWS, -1, body.encode("utf-8", "replace"))
-        if len(content) >= SLOT_BYTES or sys.platform == "win32":
-            self._free.append(number)
-            return None
-        try:
-            os.pwrite(
-                file.descriptor,
-                content.ljust(SLOT_BYTES - 1) + b"\n",
-                _HEADER + number * SLOT_BYTES,
-            )
-        except OSError:
-            self._free.append(number)
-            return None
-        return slot
+        # Only the first line of a slot counts, so the rest of a longer one may stay behind it.
+        body = f'{{{text},"write_id":"{write_id}","started_at":{started_at // 1000}}}\n'
+        content = _UNKNOWN_ROWS + body.encode("utf-8", "replace")
+        if len(content) <= SLOT_BYTES and sys.platform != "win32":
+            try:
+                os.pwrite(file.descriptor, content, _HEADER + number * SLOT_BYTES)
+            except OSError:
+                pass  # as for a name that is too long
+            else:
+                return RunningSlot(self, file, number)
+        self._free.append(number)
+        return None
 
     def release(self, file: _File, number: int) -> None:
         """Let another write use a slot."""
@@ -268,7 +265,7 @@ def read_running(home: Path) -> RunningProcess | None:
         slot = content[start : start + SLOT_BYTES]
         if slot[:1] != _IN_USE:
             continue
-        row = _parse(slot[1 + _ROWS :])
+        row = _parse(slot[1 + _ROWS :].partition(b"\n")[0])
         if row is not None and "write_id" in row:
             row["rows"] = _rows(slot[1 : 1 + _ROWS])
             found.append(row)
