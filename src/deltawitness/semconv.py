@@ -641,6 +641,8 @@ class Env(StrEnum):
     """Set by `deltawitness apply`: the folder with the versions at which this program must find its tables."""
     SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
     """Set by `deltawitness run`: its process id and the lock that it holds while the program runs."""
+    PROGRESS = "DELTAWITNESS_PROGRESS"
+    """Whether `deltawitness run` shows a [progress line](live.md#progress) on a terminal (`true`, `false`)."""
     REPLACED_PID = "DELTAWITNESS_REPLACED_PID"
     """Set at `os.exec*`: the process id, by which the new program recognizes and continues the run."""
     CHOSEN_ROOT = "DELTAWITNESS_CHOSEN_ROOT"

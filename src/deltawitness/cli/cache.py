@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltawitness.answers.lists import list_reads
 from deltawitness.cli.console import (
     FAILED,
     CommandError,
@@ -30,7 +31,7 @@ from deltawitness.cli.ledger_option import (
     settings_of,
     shown_root,
 )
-from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
+from deltawitness.cli.ledger_queries import Row, rewritable_writes
 from deltawitness.extras import require
 from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
