@@ -47,11 +47,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from helpers import collector_parts
-from helpers.collector_parts import CONFIGS, Backend, Collector
-
 import deltawitness
 from deltawitness.instrumentation import DeltaLakeInstrumentor
+from helpers import collector_parts
+from helpers.collector_parts import CONFIGS, Backend, Collector
 
 BATCH = 400
 LARGE = 50_000

@@ -2,10 +2,10 @@
 
     python tools/collector_patterns.py
 
-The `redaction` processor does not compare a value that matches one of them with its list of blocked patterns, which
-takes thirty times as long. So no value may match a pattern of both lists; a test checks it. Go executes a pattern
-fast ("one pass") if it is anchored and each character decides how to continue, so the patterns have no lookahead and
-no alternatives that begin alike: a word that may begin a secret is left out letter by letter.
+The `redaction` processor does not compare a value that matches one of them with its list of blocked
+patterns, which takes thirty times as long. So no value may match a pattern of both lists; a test checks it.
+Go executes a pattern fast ("one pass") if it is anchored and each character decides how to continue. So the
+patterns have no alternatives that begin alike: a word that may begin a secret is left out letter by letter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import string
 WORD_CHARACTERS = string.digits + "_" + string.ascii_lowercase
 
 TOKENS = ("dapi", "ghp", "gho", "ghu", "ghs", "ghr", "github_", "glpat", "sk", "xox")
-"""How tokens begin that have no capital letter at their beginning (`eyJ` is no word: it has one in its middle)."""
+"""How tokens begin, in small letters (`eyJ` is not a word here: after a small letter comes a capital one)."""
 
 TEXT = (*TOKENS, "bear", "basi", "prev")
 """Also `bearer` and `basic`, which a secret may follow after a space, and `preview of invalid data`."""
@@ -44,7 +44,7 @@ def words_without(beginnings: tuple[str, ...]) -> str:
     """Return a pattern of lower-case words, as alternatives that differ in their first character.
 
     Args:
-        beginnings: what no word begins with; a word that ends before the last letter of one does not match either.
+        beginnings: what no word begins with.
     """
     after: dict[str, list[str]] = {}
     for beginning in beginnings:

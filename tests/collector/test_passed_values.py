@@ -20,7 +20,7 @@ import collector_patterns
 
 
 def compiled(patterns):
-    """Return patterns of RE2 for Python's `re`: `\\z` is `\\Z`, flags come first, words are of ASCII."""
+    """Return patterns of RE2, written for Python's `re`: words are of ASCII, and the end has another letter."""
     made = []
     for pattern in patterns:
         flags, read = re.ASCII, pattern.replace(r"\z", r"\Z").replace("$$", "$")
@@ -35,13 +35,15 @@ PASSED = compiled(PROCESSORS["redaction"]["allowed_values"])
 BLOCKED = compiled(PROCESSORS["redaction"]["blocked_values"])
 BLOCKED_KEYS = compiled(PROCESSORS["redaction/keys"]["blocked_key_patterns"])
 
+WORDS = """
+AKIA ASIA eyJ ghp_ gho_ github_pat_ glpat- xoxb- dapi AIza sk- Bearer bearer BASIC basic home Users root tmp mnt
+var PREVIEW preview of invalid data in row rows BEGIN PRIVATE KEY token secret pwd sig s3 gs file https http date
+like values 0123456789abcdef 0123456789ABCDEFGHIJ abcdefghijklmnopqrst
+"""
+
 PIECES = [
     *re.findall(r"[A-Za-z]+|[^A-Za-z]", " ".join(SECRETS)),
-    *(
-        "AKIA ASIA eyJ ghp_ gho_ github_pat_ glpat- xoxb- dapi AIza sk- Bearer bearer BASIC basic home Users"
-        " root tmp mnt var PREVIEW preview of invalid data in row rows BEGIN PRIVATE KEY token secret pwd sig"
-        " s3 gs file https http date like values 0123456789abcdef 0123456789ABCDEFGHIJ abcdefghijklmnopqrst"
-    ).split(),
+    *WORDS.split(),
     *"/.-_ ,;()\n:=@+~'\"\\[]{}|",
 ]
 """What secrets are made of."""
