@@ -90,6 +90,7 @@ def decided(one):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_failed_and_slow_writes_after_the_decision_are_kept_and_fast_ones_are_not(
     program, backend, tmp_path, say
 ):
