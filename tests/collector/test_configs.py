@@ -89,16 +89,33 @@ def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
     """External input is limited, then redacted; the output of span metrics is redacted again."""
     read = yaml.safe_load((CONFIGS / config).read_text())
     assert not [name for name in read["processors"] if name.startswith("batch")]
-    first = ["memory_limiter", "transform/stash", "redaction", "transform/unstash"]
+    first = [
+        "memory_limiter",
+        "transform/stash",
+        "redaction/keys",
+        "redaction",
+        "transform/unstash",
+    ]
+    behind = {
+        "span_metrics": ["redaction"],
+        # Data from another pipeline were redacted where they were received.
+        "forward/sampling": ["tail_sampling", "filter/rest"],
+        "forward/matters": ["filter/matters"],
+    }
     for pipeline in read["service"]["pipelines"].values():
         (receiver,) = pipeline["receivers"]
         if receiver.startswith("otlp"):
-            assert pipeline["processors"][:4] == first
-        elif receiver == "span_metrics":
-            assert pipeline["processors"] == ["redaction"]
+            assert pipeline["processors"][: len(first)] == first
         else:
-            # Data from another pipeline were redacted where they were received.
-            assert (receiver, pipeline["processors"]) == ("forward/sampling", ["tail_sampling"])
+            assert pipeline["processors"] == behind[receiver]
+
+
+@pytest.mark.parametrize("config", ["config.yaml", "gateway-tier.yaml"])
+def test_a_span_is_exported_beside_the_sampler_or_behind_it(config):
+    """What the one filter drops, the other one passes."""
+    read = yaml.safe_load((CONFIGS / config).read_text())["processors"]
+    (matters,) = read["filter/matters"]["trace_conditions"]
+    assert matters == f"not ({' or '.join(read['filter/rest']['trace_conditions'])})"
 
 
 def test_the_strict_list_names_every_attribute_of_the_library():
