@@ -1,4 +1,4 @@
-"""Write the Grafana dashboard of collector/dashboards: `python tools/dashboard.py`.
+"""Write the Grafana dashboard of collector/dashboards; with `--check`, exit 1 if it differs.
 
 The panels are a list here, because most queries repeat one long expression.
 """
@@ -6,6 +6,7 @@ The panels are a list here, because most queries repeat one long expression.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -336,5 +337,8 @@ def page_of_panels() -> str:
 
 
 if __name__ == "__main__":
-    PATH.write_text(json.dumps(dashboard(), indent=2) + "\n")
+    text = json.dumps(dashboard(), indent=2) + "\n"
+    if "--check" in sys.argv[1:]:
+        sys.exit(None if PATH.read_text() == text else f"{PATH.name}: run tools/dashboard.py")
+    PATH.write_text(text)
     print(page_of_panels(), end="")

