@@ -258,6 +258,6 @@ class Collector:
         waiting = self.own("otelcol_exporter_queue_size")
         return sum(value for labels, value in waiting if labels["data_type"] == signal)
 
-    def scraped(self, name):
-        """Return the samples of a metric on the Prometheus endpoint."""
-        return series(fetch(self.ports["PROMETHEUS"]), name)
+    def scraped(self, name, port="PROMETHEUS"):
+        """Return the samples of a metric on a Prometheus endpoint: that of processes, or `SUMS`."""
+        return series(fetch(self.ports[port]), name)
