@@ -7,7 +7,7 @@ import os
 import pytest
 
 from helpers.collector_parts import Collector
-from helpers.soak import MIB, CountingBackend, soak
+from helpers.soak import ALL, MIB, CountingBackend, soak
 
 LIMIT_MIB = 384
 
@@ -27,6 +27,7 @@ def test_a_load_loses_nothing_and_memory_is_bounded(tmp_path, size, say):
         tmp_path / "collector",
         {
             "BACKEND_ENDPOINT": f"127.0.0.1:{backend.port}",
+            **ALL,
             "DECISION_WAIT": "12s",
             "DECISION_WAIT_AFTER_ROOT": "1s",
             "MEMORY_LIMIT_MIB": str(LIMIT_MIB),

@@ -23,6 +23,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from helpers.collector_parts import Backend, Collector, until
 
+ALL = {"BASELINE_PERCENT": "100"}
+"""The sampler keeps all traces, so that a loss can be seen."""
+
 BATCH = 100
 TRACE = 4
 """Spans of a trace: a run with three writes."""
@@ -46,15 +49,11 @@ ATTRIBUTES = {
     "cache.operation": "write",
     "cache.result": "write",
     "code.function.name": "load_orders",
-    # The sampler keeps all, so that a loss can be seen.
-    "deltawitness.sample.force": True,
 }
 """The attributes of an ordinary write."""
 
 
 def _value(value):
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
     return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=value)
 
 
@@ -243,10 +242,10 @@ def main():
     parser.add_argument("--sizes", action="store_true", help="measure memory and disk a span")
     options = parser.parse_args()
     backend = CountingBackend().up()
-    wait = {"DECISION_WAIT": "60s", "DECISION_WAIT_AFTER_ROOT": "60s"} if options.sizes else {}
+    long = {"DECISION_WAIT": "60s", "DECISION_WAIT_AFTER_ROOT": "60s"} if options.sizes else {}
     with tempfile.TemporaryDirectory() as folder:
         one = Collector(
-            "config.yaml", folder, {"BACKEND_ENDPOINT": f"127.0.0.1:{backend.port}", **wait}
+            "config.yaml", folder, {"BACKEND_ENDPOINT": f"127.0.0.1:{backend.port}", **ALL, **long}
         ).start()
         try:
             if options.sizes:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from deltawitness.cli.app import app
 from deltawitness.collector_files import FILES, write_collector_files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "collector"
 
 
