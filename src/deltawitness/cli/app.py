@@ -19,6 +19,7 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.ci_report import ci_report_command
+from deltawitness.cli.collector import collector_init_command
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
@@ -70,6 +71,7 @@ ledger = typer.Typer(
 release = typer.Typer(
     no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
 )
+collector = typer.Typer(no_args_is_help=True, help="Files for a Collector, Prometheus and Grafana.")
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
 
@@ -154,3 +156,5 @@ cache.command("why")(with_storage_options(why_command))
 cache.command("prune")(with_storage_options(prune_command))
 cache.command("verify")(with_storage_options(verify_entry_command))
 app.add_typer(cache, name="cache")
+collector.command("init")(collector_init_command)
+app.add_typer(collector, name="collector")
