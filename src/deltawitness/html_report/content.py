@@ -15,6 +15,7 @@ __all__ = [
     "EdgeColumns",
     "ErrorCount",
     "FailedRun",
+    "GraphEdge",
     "InputEdge",
     "LaneCount",
     "ReportContent",
@@ -166,27 +167,36 @@ class EdgeColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class InputEdge:
-    """That a table was made from another one; the versions are those of the last write.
+class GraphEdge:
+    """An edge of a drawing: a table was made from another one.
 
     Attributes:
         source: location of the table that was read, else its id.
         source_version: the version that was read.
         target: location of the table that was written, else its id.
         target_version: the version that was committed.
-        count: number of writes.
-        is_inferred: whether the last write had no plan, and its run had read the source before.
-        write_id: id of the last write.
-        time: when it began.
-        columns: the columns that it has read and written.
+        is_inferred: whether the write had no plan, and its run had read the source before.
     """
 
     source: str
     source_version: int | None
     target: str
     target_version: int | None
-    count: int
     is_inferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputEdge(GraphEdge):
+    """The edge of all writes that made a table from another one; the versions are those of the last write.
+
+    Attributes:
+        count: number of writes.
+        write_id: id of the last write.
+        time: when it began.
+        columns: the columns that it has read and written.
+    """
+
+    count: int
     write_id: str | None
     time: dt.datetime
     columns: EdgeColumns = EdgeColumns()
