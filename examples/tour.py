@@ -58,9 +58,13 @@ def play(folder: str, lines: Iterable[str] = LINES) -> str:
     return "".join(texts).lstrip("\n")
 
 
-def main() -> None:
+def transcript() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        text = play(folder)
+        return play(folder)
+
+
+def main() -> None:
+    text = transcript()
     if len(sys.argv) == 1:
         print(text, end="")
     else:
