@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 
@@ -13,7 +12,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import table_id
-from helpers.ledger_commands import COMMAND, error_of, invoke, json_of
+from helpers.ledger_commands import error_of, invoke, json_of
+from helpers.terminal_commands import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -41,24 +41,10 @@ PROGRAM = """
 
 
 def start(folder, text, *options):
-    return subprocess.run(
-        [
-            *COMMAND,
-            "run",
-            "--job",
-            "load",
-            *options,
-            "--",
-            sys.executable,
-            "-c",
-            textwrap.dedent(text),
-        ],
-        cwd=folder,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    program = [sys.executable, "-c", textwrap.dedent(text)]
+    done = run_command("run", "--job", "load", *options, "--", *program, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def text_of(*arguments, code=0):

@@ -139,12 +139,20 @@ def read_local_commit(directory: str, version: int) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        chunks = []
-        while chunk := os.read(descriptor, 1 << 18):
+        content = os.read(descriptor, _FIRST_BYTES)
+        if len(content) < _FIRST_BYTES:  # a file on a disk is read in full, so there is no more
+            return content
+        chunks = [content]
+        while chunk := os.read(descriptor, _READ_BYTES):
             chunks.append(chunk)
         return b"".join(chunks)
     finally:
         os.close(descriptor)
+
+
+_READ_BYTES = 1 << 18
+_FIRST_BYTES = 1 << 14
+"""Enough for the commit of a small write. More would be a system call to get memory, and one to return it."""
 
 
 _Reads = dict[tuple[str, int], bytes]
