@@ -14,6 +14,8 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.alerts.question import notify
+    from deltawitness.alerts.values import Alert, AlertKind, MessageFormat, NotifyResult
     from deltawitness.answers.bisect import bisect
     from deltawitness.answers.bisect_values import (
         BisectInput,
@@ -228,6 +230,8 @@ _MODULES = {
     "AppliedPlan": "answers.program_plan.values",
     "AppliedTable": "answers.program_plan.values",
     "BisectInput": "answers.bisect_values",
+    "Alert": "alerts.values",
+    "AlertKind": "alerts.values",
     "BisectResult": "answers.bisect_values",
     "BisectState": "answers.bisect_values",
     "BlameResult": "answers.blame_values",
@@ -303,12 +307,14 @@ _MODULES = {
     "LineageEdge": "answers.lineage_graph",
     "LineageNode": "answers.lineage_graph",
     "MaintenanceResult": "ledger.drain.maintenance",
+    "MessageFormat": "alerts.values",
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "session.fingerprint.diff",
     "MissReason": "session.fingerprint.diff",
     "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",
+    "NotifyResult": "alerts.values",
     "ObservedDataFrame": "session.proxies",
     "ObservedSessionContext": "session.proxies",
     "ObservedWritePipeline": "pipeline.observed",
@@ -420,6 +426,7 @@ _MODULES = {
     "lineage_events": "answers.lineage_events",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
+    "notify": "alerts.question",
     "once": "app_transactions",
     "overdue": "answers.trends.overdue",
     "plan": "answers.program_plan.question",
@@ -462,6 +469,8 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 
 __all__ = [
     "AdoptResult",
+    "Alert",
+    "AlertKind",
     "AppliedPlan",
     "AppliedTable",
     "BisectInput",
@@ -541,12 +550,14 @@ __all__ = [
     "LineageEdge",
     "LineageNode",
     "MaintenanceResult",
+    "MessageFormat",
     "MetadataSnapshot",
     "Miss",
     "MissReason",
     "NeededFiles",
     "NoCommit",
     "NoCommitReason",
+    "NotifyResult",
     "ObservedDataFrame",
     "ObservedSessionContext",
     "ObservedWritePipeline",
@@ -664,6 +675,7 @@ __all__ = [
     "lineage_events",
     "memory_diagnostics",
     "metric_views",
+    "notify",
     "once",
     "overdue",
     "plan",
