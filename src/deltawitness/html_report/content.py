@@ -11,6 +11,8 @@ from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 
 __all__ = [
     "CacheCount",
+    "ColumnPair",
+    "EdgeColumns",
     "ErrorCount",
     "InputEdge",
     "LaneCount",
@@ -132,6 +134,36 @@ class CacheCount:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnPair:
+    """How a write has used a column of a table that it has read.
+
+    Attributes:
+        target: the column that was written; None if `source` decided which rows were written.
+        source: the column that was read.
+        use: how it was used, such as `identity` or `filter` (:class:`deltawitness.ColumnUse`).
+    """
+
+    target: str | None
+    source: str
+    use: str
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeColumns:
+    """Which columns of a table were made from which columns of another one.
+
+    Attributes:
+        pairs: the columns.
+        left_out: number of pairs that the report does not have.
+        reason: why the columns are not known; None if they are.
+    """
+
+    pairs: tuple[ColumnPair, ...] = ()
+    left_out: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InputEdge:
     """That a table was made from another one; the versions are those of the last write.
 
@@ -142,6 +174,9 @@ class InputEdge:
         target_version: the version that was committed.
         count: number of writes.
         is_inferred: whether the last write had no plan, and its run had read the source before.
+        write_id: id of the last write.
+        time: when it began.
+        columns: the columns that it has read and written.
     """
 
     source: str
@@ -150,6 +185,9 @@ class InputEdge:
     target_version: int | None
     count: int
     is_inferred: bool
+    write_id: str | None
+    time: dt.datetime
+    columns: EdgeColumns = EdgeColumns()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
