@@ -130,6 +130,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.results import Verdict, VerifyResult
     from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.catalog_metrics import CatalogMetricsSink, CatalogTable
     from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
@@ -242,6 +243,8 @@ _MODULES = {
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CallSite": "call_site",
+    "CatalogMetricsSink": "catalog_metrics",
+    "CatalogTable": "catalog_metrics",
     "CheckedTable": "answers.releases.values",
     "CiCheck": "answers.trends.ci_values",
     "CiProblem": "answers.trends.ci_values",
@@ -485,6 +488,8 @@ __all__ = [
     "CachePolicy",
     "CacheScope",
     "CallSite",
+    "CatalogMetricsSink",
+    "CatalogTable",
     "CheckedTable",
     "CiCheck",
     "CiProblem",

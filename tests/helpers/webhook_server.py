@@ -16,12 +16,14 @@ class Receiver:
     Attributes:
         url: its URL, with a secret in the path.
         requests: headers and body of each request.
+        paths: the path of each request.
         answers: the next answers: a status, a status with headers, or a function that is called before the
             connection is closed without an answer; 200 when there is none left.
     """
 
     url: str = ""
     requests: list = field(default_factory=list)
+    paths: list = field(default_factory=list)
     answers: list = field(default_factory=list)
 
     @property
@@ -41,6 +43,7 @@ def webhook_server():
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.paths.append(self.path)
             receiver.requests.append((dict(self.headers), body))
             answer = receiver.answers.pop(0) if receiver.answers else 200
             if callable(answer):

@@ -12,10 +12,11 @@ from deltawitness.alerts.find import find_alerts
 from deltawitness.alerts.messages import body_of
 from deltawitness.alerts.state import Batch, NotifyState, StateFile
 from deltawitness.alerts.values import Alert, AlertKind, MessageFormat, NotifyResult
-from deltawitness.alerts.webhook import Webhook, WebhookError
+from deltawitness.alerts.webhook import Webhook
 from deltawitness.answers.questions import in_utc, ledger_of, settings_with
 from deltawitness.answers.trends.overdue import TOLERANCE
 from deltawitness.answers.trends.past import now
+from deltawitness.http_post import PostError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
@@ -124,7 +125,7 @@ def send_alerts(  # noqa: PLR0913 - keyword-only options
             found = find(delivery.state)
             for first in range(0, len(found), BATCH):
                 delivery.send(found[first : first + BATCH], shown_as)
-        except WebhookError as error:
+        except PostError as error:
             delivery.result = replace(delivery.result, error=str(error))
         return delivery.result
 
@@ -162,7 +163,7 @@ class _Delivery:
         self.result = replace(self.result, alerts=(*self.result.alerts, *batch.alerts))
         try:
             attempts = self._webhook.post(batch.body, batch.key)
-        except WebhookError as error:
+        except PostError as error:
             self.result = replace(self.result, attempts=self.result.attempts + error.attempts)
             if error.is_refused:  # the receiver has none of it: the next call makes a new request
                 self.state.pending = None
