@@ -38,6 +38,9 @@ CASES = {
 
 WARM_UP = 5
 
+BLOCKS = 5
+"""Sets of processes that share the rounds."""
+
 TIME_LIMIT = 600.0
 """Seconds after which the processes are killed."""
 
@@ -49,37 +52,51 @@ NOISE = 0.03
 
 
 def ratios(rounds: int, sources: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return ratios of lowest deciles over the bare write: of the CPU time of all threads, and of the time.
+    """Return ratios over the bare write: of the CPU time of all threads (`cpu`), and of the time (`wall`).
 
-    The variants take turns in random order. Of the times under other load, the lowest decile is disturbed
-    least; CPU time is disturbed less than time.
+    The variants take turns in random order. Under other load, the lowest decile of the times is disturbed
+    least. Two equal processes may differ by some percent, so each block of rounds has new processes, and the
+    result is the median of the blocks.
     """
-    from smoke import worker
-
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case, (by, variants) in CASES.items():
-        times: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
-        with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            workers = {}
-            for variant in variants:
-                work = {"variant": variant, "by": by, "place": f"{folder}/{variant}"}
-                workers[variant] = stack.enter_context(
-                    worker(sources, work, time.monotonic() + TIME_LIMIT)
-                )
-            for number in range(rounds + WARM_UP):
-                for variant in random.sample(variants, len(variants)):
-                    answer = workers[variant].ask("time")
-                    if number >= WARM_UP:
-                        times[variant].append(answer)
+        blocks = [block(rounds // BLOCKS, by, variants, sources) for _ in range(BLOCKS)]
         found[case] = {
             variant: {
-                kind: round(decile(times[variant], kind) / decile(times[variants[0]], kind), 3)
+                kind: round(
+                    statistics.median(
+                        decile(times[variant], kind) / decile(times[variants[0]], kind)
+                        for times in blocks
+                    ),
+                    3,
+                )
                 for kind in ("cpu", "wall")
             }
             for variant in variants[1:]
         }
     return found
+
+
+def block(
+    rounds: int, by: str, variants: tuple[str, ...], sources: Path
+) -> dict[str, list[dict[str, float]]]:
+    """Return the times of some rounds by variant, each in a new process."""
+    from smoke import worker
+
+    times: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
+    end = time.monotonic() + TIME_LIMIT
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        workers = {}
+        for variant in variants:
+            work = {"variant": variant, "by": by, "place": f"{folder}/{variant}"}
+            workers[variant] = stack.enter_context(worker(sources, work, end))
+        for number in range(rounds + WARM_UP):
+            for variant in random.sample(variants, len(variants)):
+                answer = workers[variant].ask("time")
+                if number >= WARM_UP:
+                    times[variant].append(answer)
+    return times
 
 
 def decile(times: list[dict[str, float]], kind: str) -> float:
