@@ -130,7 +130,10 @@ class Delivery(Generic[T]):
             self._on_drop("delivery")
             return
         self._queue.append(_Pending(item))
-        self._ensure_delivering()
+        if (
+            self._thread is None or self._idle or self._current is not None
+        ):  # else there is nothing to do
+            self._ensure_delivering()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all items that were submitted before the call are delivered.

@@ -148,9 +148,11 @@ class CommitMetrics:
         >>> CommitMetrics(rows_added=3).known()
         {'rows_added': 3}
         """
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        values = ((name, getattr(self, name)) for name in _METRIC_NAMES)
         return {name: value for name, value in values if value is not None}
 
+
+_METRIC_NAMES = tuple(field.name for field in fields(CommitMetrics))
 
 UNCHANGED = CommitMetrics(
     rows_added=0,

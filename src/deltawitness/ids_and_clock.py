@@ -20,12 +20,14 @@ at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 def _uuid7() -> str:
     milliseconds = time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF
-    bits = milliseconds << 80 | _VERSION_AND_VARIANT | _random.getrandbits(62)
-    digits = f"{bits | _random.getrandbits(12) << 64:032x}"
+    random_bits = _random.getrandbits(74)
+    bits = milliseconds << 80 | _VERSION_AND_VARIANT | random_bits & _LOW_62
+    digits = f"{bits | random_bits >> 62 << 64:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 _VERSION_AND_VARIANT = 0x7 << 76 | 0x2 << 62
+_LOW_62 = (1 << 62) - 1
 
 
 _ids: Callable[[], str] = _uuid7

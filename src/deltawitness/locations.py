@@ -53,11 +53,19 @@ def canonical_uri(uri: str | os.PathLike[str]) -> str:
     True
     """
     text = os.fspath(uri)
+    if text[:1] == "/" and _paths is posixpath:
+        return _canonical_path(text)
     if _is_file_uri(text):
         return _local(_path_of_file_uri(text))
     match = _SCHEME.match(text)
     # Path.absolute() keeps `..`.
     return _local(_paths.abspath(text)) if match is None else _remote(text)
+
+
+@lru_cache(maxsize=1024)
+def _canonical_path(path: str) -> str:
+    """Return the URI of an absolute path of POSIX, which does not depend on the working directory."""
+    return _local(posixpath.abspath(path))
 
 
 def _local(path: str) -> str:

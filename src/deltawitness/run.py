@@ -421,7 +421,9 @@ def current_cache_context() -> CacheContext:
         ConfigurationError: the scope in the environment is invalid.
     """
     context = _cache.get()
-    return _inherited_cache_context() if context is NO_CACHE_CONTEXT else context
+    if context is not NO_CACHE_CONTEXT:
+        return context
+    return _inherited_cache_context() if _process_cache is None else _process_cache
 
 
 def _inherited_cache_context() -> CacheContext:

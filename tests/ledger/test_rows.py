@@ -28,7 +28,7 @@ from deltawitness.events import (
     NoCommitReason,
     WriteIntent,
 )
-from deltawitness.ledger.spool.provisional import intent_text, provisional_text
+from deltawitness.ledger.spool.provisional import intent_text, provisional_text, shared_text
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, row_of_provisional
@@ -223,9 +223,15 @@ class Noted:
     def note(self, write_id="w-1", operation=Operation.WRITE, location=None, **more):
         intent = WriteIntent(operation, CacheOperation.WRITE, mode="append")
         where = self.path if location is None else location
-        text = provisional_text(
+        shared = shared_text(
             intent_text(intent, where, "t-1"),
             RunContext("run-1", "nightly"),
+            more.pop("thread", "MainThread"),
+            more.pop("message", None),
+            more.pop("site", None),
+        )
+        text = provisional_text(
+            shared,
             **{
                 "write_id": write_id,
                 "commit_write_id": write_id,
@@ -233,7 +239,6 @@ class Noted:
                 "duration_ns": 1_500_000,
                 "trace_id": None,
                 "span_id": None,
-                "thread": "MainThread",
                 "base": None,
                 "version": None,
                 **more,

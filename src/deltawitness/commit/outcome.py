@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, TypeAlias
 
 from deltawitness.commit.log import CommitLog
 from deltawitness.commit.metrics import normalize_metrics
-from deltawitness.commit.reader import parse_commit
+from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.events import UNCHANGED, CommitMetrics, Landed
 from deltawitness.semconv import Operation
 
@@ -21,24 +21,35 @@ __all__ = [
     "find_commits",
     "find_landed",
     "metrics_of",
+    "rows_added_of",
     "search_commits",
     "with_zeros",
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawCommit:
-    """The content of a commit file, not parsed."""
+    """The content of a commit file, parsed at the first use.
+
+    It is not changed after it is made. A frozen class would take longer to make, on the path of every write.
+    """
 
     version: int
     content: bytes
+    _parsed: CommitMetadata | None = field(default=None, init=False, compare=False, repr=False)
+
+    def info(self) -> CommitMetadata:
+        """Return the parsed `commitInfo`, which is parsed once."""
+        if self._parsed is None:
+            self._parsed = parse_commit(self.version, self.content)
+        return self._parsed
 
     def is_of(self, write_id: str) -> bool:
         """Return whether the commit carries an id: a write id, flat or in `userMetadata`, or a receipt id."""
         spelled = json.dumps(write_id, ensure_ascii=False)[1:-1]
         if spelled.encode() not in self.content:
             return False
-        info = parse_commit(self.version, self.content)
+        info = self.info()
         return write_id in info.write_ids or write_id == info.receipt_id
 
 
@@ -159,6 +170,17 @@ def metrics_of(
     return _fill(_file_metrics(committed), _fill(normalize_metrics(operation, returned), committed))
 
 
+def rows_added_of(operation: Operation, commit: RawCommit) -> int | None:
+    """Return the number of rows that one commit has added, as :func:`metrics_of`, in less time.
+
+    Args:
+        operation: the operation.
+        commit: the only commit of the write.
+    """
+    reported = normalize_metrics(operation, commit.info().operation_metrics).rows_added
+    return metrics_of(operation, [commit]).rows_added if reported is None else reported
+
+
 def combine_metrics(operation: Operation, parts: Iterable[CommitMetrics]) -> CommitMetrics:
     """Return the metrics of a write from those of its commits.
 
@@ -170,13 +192,15 @@ def combine_metrics(operation: Operation, parts: Iterable[CommitMetrics]) -> Com
         operation: the operation.
         parts: metrics of each commit, ascending.
     """
+    metrics = list(parts)
+    if len(metrics) == 1:
+        return metrics[0]
     combine = _sum_metrics if operation is Operation.OPTIMIZE else _prefer_second
-    return reduce(combine, parts, CommitMetrics())
+    return reduce(combine, metrics, CommitMetrics())
 
 
 def _metrics_in(operation: Operation, commit: RawCommit) -> CommitMetrics:
-    info = parse_commit(commit.version, commit.content)
-    reported = normalize_metrics(operation, info.operation_metrics)
+    reported = normalize_metrics(operation, commit.info().operation_metrics)
     counted = _count_actions(operation, commit.content)
     if counted is None:
         zeros = UNCHANGED
@@ -186,7 +210,8 @@ def _metrics_in(operation: Operation, commit: RawCommit) -> CommitMetrics:
             zeros = replace(UNCHANGED, files_deleted=None, bytes_deleted=None)
         return _fill(reported, zeros)
     # Count files by the actions: engines also count change data files among the added files.
-    return _fill(_file_metrics(counted), _fill(reported, counted))
+    actions, files = counted.known(), _file_metrics(counted).known()
+    return CommitMetrics(**{**actions, **reported.known(), **files})
 
 
 def with_zeros(metrics: CommitMetrics) -> CommitMetrics:
@@ -232,12 +257,13 @@ def _count_actions(operation: Operation, content: bytes) -> CommitMetrics | None
     adds, removes = _actions(content, "add"), _actions(content, "remove")
     if not adds and not removes:
         return None
-    both = {add.get("path") for add in adds} & {remove.get("path") for remove in removes}
-    rows = CommitMetrics(**_rows_changed(operation, adds, removes))
-    adds = [add for add in adds if add.get("path") not in both]
-    removes = [remove for remove in removes if remove.get("path") not in both]
-    return replace(
-        rows,
+    rows = _rows_changed(operation, adds, removes)
+    if adds and removes:
+        both = {add.get("path") for add in adds} & {remove.get("path") for remove in removes}
+        adds = [add for add in adds if add.get("path") not in both]
+        removes = [remove for remove in removes if remove.get("path") not in both]
+    return CommitMetrics(
+        **rows,
         files_added=len(adds),
         files_removed=len(removes),
         bytes_added=_bytes(adds),

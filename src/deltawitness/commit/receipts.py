@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deltawitness.commit.log import CommitLog
-from deltawitness.commit.outcome import RawCommit, metrics_of, search_commits
+from deltawitness.commit.outcome import RawCommit, rows_added_of, search_commits
 from deltawitness.events import CommitMetrics, Landed
 from deltawitness.semconv import RECEIPT_ID, CacheResult, ErrorType, Operation
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
 
-__all__ = ["Receipt", "find_receipt", "receipt_at", "with_receipt_id"]
+__all__ = ["Receipt", "find_receipt", "receipt_at", "receipt_in", "with_receipt_id"]
 
 MAX_SEARCHED = 64
 """Versions of a new table's log to search: delta-rs retries a commit at most 15 times, after conflicts."""
@@ -80,8 +80,12 @@ def receipt_at(log: CommitLog, version: int) -> Receipt:
         OSError: the storage cannot be read.
     """
     content = log.read(version)
-    commits = [] if content is None else [RawCommit(version, content)]
-    return Receipt(version, metrics_of(Operation.WRITE, commits).rows_added)
+    return Receipt(version) if content is None else receipt_in(RawCommit(version, content))
+
+
+def receipt_in(commit: RawCommit) -> Receipt:
+    """Return the receipt of a write from the content of its commit."""
+    return Receipt(commit.version, rows_added_of(Operation.WRITE, commit))
 
 
 def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
@@ -103,11 +107,11 @@ def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
             break
         commit = RawCommit(version, content)
         if commit.is_of(commit_id):  # such a write makes one commit
-            return Receipt(version, metrics_of(Operation.WRITE, [commit]).rows_added)
+            return receipt_in(commit)
     found = search_commits(log, commit_id, None, MAX_SEARCHED).commits
     if not found:
         return Receipt()
-    return Receipt(found[-1].version, metrics_of(Operation.WRITE, found[-1:]).rows_added)
+    return receipt_in(found[-1])
 
 
 def with_receipt_id(properties: CommitProperties | None, receipt_id: str) -> CommitProperties:

@@ -36,6 +36,9 @@ def install(make_observer: Callable[[], Observer]) -> Observer:
 
 def install_for_proxies() -> Observer:
     """Return the process's observer; where there is none, create one for writes inside proxies only."""
+    installed = _installed
+    if installed is not None:
+        return installed[0]
     import_seams()  # see _install
     with _lock:
         return _installed[0] if _installed else _install(Observer, everything=False)
@@ -64,7 +67,18 @@ def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Obse
         observer = make_observer()
         declared = load_expectations(observer.settings.expectations)
         _register(declared)
-        seams = DeltaLakeSeams(observer, lambda: _is_watched(seams, observer))
+
+        def is_watched() -> bool:
+            # Uninstalled patches observe nothing, even where another library has wrapped them and still
+            # calls them: the write would be recorded twice.
+            return (
+                _installed is not None
+                and _installed[1] is seams
+                and (_everything or current_write_context() is not None)
+                and observer.is_on()
+            )
+
+        seams = DeltaLakeSeams(observer, is_watched)
         seams.install()
         observer.start()
         _installed, _everything = (observer, seams), everything
@@ -88,17 +102,3 @@ def _unregister() -> None:
     for each in _declared:
         each.unregister()
     _declared = ()
-
-
-def _is_watched(seams: DeltaLakeSeams, observer: Observer) -> bool:
-    """Return whether a write of the calling code that reaches these patches is to be observed.
-
-    Uninstalled patches observe nothing, even where another library has wrapped them and still calls
-    them: the write would be recorded twice.
-    """
-    return (
-        _installed is not None
-        and _installed[1] is seams
-        and (_everything or current_write_context() is not None)
-        and observer.is_on()
-    )

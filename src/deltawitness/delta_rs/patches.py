@@ -59,7 +59,13 @@ from deltawitness.delta_rs.seam_states import (
     record_failed,
     seam_states,
 )
-from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
+from deltawitness.delta_rs.sources import (
+    KnownSource,
+    SourceMetrics,
+    current_source_metrics,
+    known_source,
+    measuring,
+)
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.delta_rs.write_audit import WriteAudit, merge_result
@@ -70,7 +76,7 @@ from deltawitness.internal_errors import guard, report
 from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
 from deltawitness.observe.write_context import write_context
-from deltawitness.observe.write_watch import record_write, watch_writes
+from deltawitness.observe.write_watch import record_write, watched_writes
 from deltawitness.patching import Replacements, argument
 from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
@@ -279,9 +285,12 @@ class DeltaLakeSeams:
             is_known = len(args) + len(kwargs) == len(seam.parameters)
             if not is_known:
                 return original(*args, **kwargs)
-            target, options = (
-                argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
-            )
+            if kwargs:
+                target, options = (
+                    argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
+                )
+            else:
+                target, options = args
             if take_absent(target):
                 return None, str(target)
             if self._handles is None:
@@ -298,36 +307,48 @@ class DeltaLakeSeams:
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(*args, **kwargs)
-            clock = time.perf_counter_ns()
-            known = known_source(argument(args, kwargs, 1, "data"))
+            known = known_source(args[1] if len(args) > 1 else kwargs.get("data"))
+            if known is None and not has_expectations() and current_source_metrics() is None:
+                return self._watched(original, args, kwargs)[0]
             knowing = nullcontext() if known is None else write_context(known.attributes)
             metrics = None if known is None else known.metrics
             remembering: Any = nullcontext()
             if has_expectations():
                 remembering = use_storage_options(_storage_options(args, kwargs))
-            with (
-                knowing,
-                measuring(metrics),
-                remembering,
-                watch_writes() as writes,
-            ):
-                try:
-                    result = original(*args, **kwargs)
-                except BaseException as error:
-                    if not writes:
-                        with guard("seam"):
-                            write = _unreached_write(args, kwargs, clock)
-                            write.record_failure(self._observer, error)
-                    raise
-                if not writes and kwargs.get("mode") == "ignore":
-                    with guard("seam"):
-                        write = _unreached_write(args, kwargs, clock)
-                        write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
-            if metrics is not None and writes:
+            with knowing, measuring(metrics), remembering:
+                result, has_written = self._watched(original, args, kwargs)
+            if metrics is not None and has_written:
                 metrics.record(self._observer)
             return result
 
         return observed
+
+    def _watched(
+        self, original: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, bool]:
+        """Call `write_deltalake`, record that no write reached a seam, and return whether one did."""
+        clock = time.perf_counter_ns()
+        # In place of `watch_writes`: a generator-based context manager costs each write microseconds.
+        outer = watched_writes.get()
+        writes: list[InFlightWrite | None] = []
+        token = watched_writes.set(writes)
+        try:
+            result = original(*args, **kwargs)
+            if not writes and kwargs.get(MODE) == "ignore":
+                with guard("seam"):
+                    write = _unreached_write(args, kwargs, clock)
+                    write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+        except BaseException as error:
+            if not writes:
+                with guard("seam"):
+                    write = _unreached_write(args, kwargs, clock)
+                    write.record_failure(self._observer, error)
+            raise
+        finally:
+            watched_writes.reset(token)
+            if outer is not None:
+                outer.extend(writes)
+        return result, bool(writes)
 
     def _read(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         """Return a method of `RawDeltaTable` that Python code calls to read a table, recording the read."""
@@ -496,9 +517,11 @@ class DeltaLakeSeams:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> InFlightWrite:
-        in_flight = self._observer.open(seam, location, table=table, mode=mode)
+        observer = self._observer
+        in_flight = observer.open(seam, location, table=table, mode=mode)
         in_flight.schema = kwargs.get("batch_schema")
-        self._observer.capture_call(in_flight, table, args, kwargs)
+        if observer.has_hooks:
+            observer.capture_call(in_flight, table, args, kwargs)
         return in_flight
 
     def _with_metadata(
@@ -517,19 +540,21 @@ class DeltaLakeSeams:
             MetadataKeyError: a key of the caller breaks readers, and the settings refuse it.
             CommitKeyWarning: the same, where a warnings filter raises warnings as errors.
         """
-        if in_flight.no_commit_reason is None:  # else it is a dry run
-            self._observer.require_of(in_flight)
-        given = argument(args, kwargs, position, COMMIT_PROPERTIES)
-        if given is not None and not hasattr(given, "custom_metadata"):
-            return args, kwargs
-        try:
-            check_caller_keys(given, self._observer.settings.reserved_keys)
-        except CallerKeyErrors as error:
-            in_flight.landed = Landed.NO
-            with guard("seam"):
-                self._observer.fail(in_flight, error)
-            raise
-        properties = self._observer.properties(in_flight, given)
+        observer = self._observer
+        if observer.settings.require and in_flight.no_commit_reason is None:  # else it is a dry run
+            observer.require_of(in_flight)
+        given = args[position] if len(args) > position else kwargs.get(COMMIT_PROPERTIES)
+        if given is not None:
+            if not hasattr(given, "custom_metadata"):
+                return args, kwargs
+            try:
+                check_caller_keys(given, observer.settings.reserved_keys)
+            except CallerKeyErrors as error:
+                in_flight.landed = Landed.NO
+                with guard("seam"):
+                    observer.fail(in_flight, error)
+                raise
+        properties = observer.properties(in_flight, given)
         if len(args) > position:
             return (*args[:position], properties, *args[position + 1 :]), kwargs
         return args, {**kwargs, COMMIT_PROPERTIES: properties}

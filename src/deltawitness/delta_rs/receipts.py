@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from deltawitness.app_transactions import active_block
 from deltawitness.commit.log import open_log
 from deltawitness.commit.private_api import storage_options_of
-from deltawitness.commit.receipts import Receipt, find_receipt, receipt_at
+from deltawitness.commit.receipts import Receipt, find_receipt, receipt_at, receipt_in
 from deltawitness.internal_errors import report
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
+    from deltawitness.observe.in_flight import InFlightWrite
+
 __all__ = ["receipt_of_creation", "receipt_of_handle"]
 
 
-def receipt_of_handle(table: DeltaTable) -> Receipt:
+def receipt_of_handle(table: DeltaTable, writes: Sequence[InFlightWrite | None] = ()) -> Receipt:
     """Return the receipt of the last write through an open table; never raises.
 
     After a write, the open table is at the version of that commit, also when others have committed
@@ -25,10 +27,16 @@ def receipt_of_handle(table: DeltaTable) -> Receipt:
 
     Args:
         table: the table that the write went through.
+        writes: the list of a `watch_writes` block around the write, whose commit is not read again.
     """
     if (receipt := _receipt_of_block()) is not None:
         return receipt
     version = table.version()
+    write = writes[0] if len(writes) == 1 else None
+    commit = None if write is None else write.commit
+    if commit is not None and commit.version == version:
+        own = commit
+        return _read(lambda: receipt_in(own), Receipt(version))
     return _read(
         lambda: receipt_at(open_log(table.table_uri, storage_options_of(table)), version),
         Receipt(version),

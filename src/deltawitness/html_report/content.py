@@ -11,7 +11,10 @@ from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 
 __all__ = [
     "CacheCount",
+    "ColumnPair",
+    "EdgeColumns",
     "ErrorCount",
+    "GraphEdge",
     "InputEdge",
     "LaneCount",
     "ReportContent",
@@ -132,24 +135,69 @@ class CacheCount:
 
 
 @dataclass(frozen=True, slots=True)
-class InputEdge:
-    """That a table was made from another one; the versions are those of the last write.
+class ColumnPair:
+    """How a write has used a column of a table that it has read.
+
+    Attributes:
+        target: the column that was written; None if `source` decided which rows were written.
+        source: the column that was read.
+        use: how it was used, such as `identity` or `filter` (:class:`deltawitness.ColumnUse`).
+    """
+
+    target: str | None
+    source: str
+    use: str
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeColumns:
+    """Which columns of a table were made from which columns of another one.
+
+    Attributes:
+        pairs: the columns.
+        left_out: number of pairs that the report does not have.
+        reason: why the columns are not known; None if they are.
+    """
+
+    pairs: tuple[ColumnPair, ...] = ()
+    left_out: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEdge:
+    """An edge of a drawing: a table was made from another one.
 
     Attributes:
         source: location of the table that was read, else its id.
         source_version: the version that was read.
         target: location of the table that was written, else its id.
         target_version: the version that was committed.
-        count: number of writes.
-        is_inferred: whether the last write had no plan, and its run had read the source before.
+        is_inferred: whether the write had no plan, and its run had read the source before.
     """
 
     source: str
     source_version: int | None
     target: str
     target_version: int | None
-    count: int
     is_inferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputEdge(GraphEdge):
+    """The edge of all writes that made a table from another one; the versions are those of the last write.
+
+    Attributes:
+        count: number of writes.
+        write_id: id of the last write.
+        time: when it began.
+        columns: the columns that it has read and written.
+    """
+
+    count: int
+    write_id: str | None
+    time: dt.datetime
+    columns: EdgeColumns = EdgeColumns()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

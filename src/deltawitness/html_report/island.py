@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from deltawitness.answers.json_values import json_value
 from deltawitness.answers.rows import WriteRow
-from deltawitness.html_report.content import ReportContent
+from deltawitness.html_report.content import EdgeColumns, InputEdge, ReportContent
+from deltawitness.html_report.graph_drawing import versioned_name
 from deltawitness.html_report.markup import Markup, visible
 from deltawitness.html_report.values import operation_name, place_of, table_name
 from deltawitness.html_report.verdict import is_ok, verdict_text
@@ -52,7 +54,7 @@ def island(content: ReportContent) -> Markup:
         "tables": content.tables,
         "errors": [json_value(each) | {"message": _short(each.message)} for each in content.errors],
         "cache": content.cache,
-        "edges": content.edges,
+        "edges": [_edge(each, content.names) for each in content.edges],
         "regressions": [] if content.regressions is None else content.regressions.regressions,
         "late": content.overdue.late,
         "unusual_volumes": content.overdue.volumes,
@@ -74,6 +76,24 @@ def _harmless(text: str) -> str:
 
 def _short(text: str | None) -> str | None:
     return None if text is None else visible(text)
+
+
+def _edge(edge: InputEdge, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return an edge with the names that the page shows, and with columns whose names are bounded."""
+    pairs = [
+        [None if pair.target is None else visible(pair.target), visible(pair.source), pair.use]
+        for pair in edge.columns.pairs
+    ]
+    columns = {"pairs": pairs, "left_out": edge.columns.left_out, "reason": edge.columns.reason}
+    shown = {
+        "source_name": visible(versioned_name(edge.source, edge.source_version, names)),
+        "target_name": visible(versioned_name(edge.target, edge.target_version, names)),
+    }
+    found: dict[str, Any] = json_value(replace(edge, columns=_NO_COLUMNS))
+    return found | shown | {"columns": columns}
+
+
+_NO_COLUMNS = EdgeColumns()
 
 
 def _values(event: WriteRow, strings: dict[str, int]) -> Sequence[Any]:

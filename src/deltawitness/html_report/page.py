@@ -48,7 +48,7 @@ def page(content: ReportContent) -> tuple[str, ReportContent]:
 
 
 def _page(content: ReportContent) -> str:
-    style, script = _resource("report.css"), _resource("report.js")
+    style, script = _resource("report.css"), _resource("report.js") + _resource("graph.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
         " base-uri 'none'; form-action 'none'"

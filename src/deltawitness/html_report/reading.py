@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.lists import rows_of_runs
-from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since
+from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since, scan
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
 from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.html_report.content import ReportContent, ReportScope, TableCount
+from deltawitness.html_report.edge_columns import with_columns
 from deltawitness.html_report.sums import (
+    INPUT_COLUMNS,
     MAX_TABLES,
+    OPERATIONS,
     PARTS,
     OperationSums,
     ReasonSums,
@@ -28,6 +30,7 @@ from deltawitness.html_report.sums import (
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, CacheScope, ErrorType
 
@@ -53,6 +56,13 @@ _COLUMNS = (
     *("message", "code_file", "code_line", "source", "expectation_result"),
 )
 """The columns of an operation that the report shows."""
+
+_RUN_COLUMNS = (
+    *("event_date", "run_id", "parent_run_id", "job", "start_time", "end_time", "status"),
+    *("error_type", "code_version", "message", "writes", "errors", "hits", "dropped"),
+    *("rows_added", "rows_updated", "rows_deleted"),
+)
+"""The columns of a run that the report, `regressions` and `overdue` use."""
 _CONFLICTS = (ErrorType.COMMIT_CONFLICT.value, ErrorType.CONCURRENT_TRANSACTION.value)
 
 
@@ -67,23 +77,18 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         OSError: the ledger's storage cannot be read.
         DeltaError: a table of the ledger is damaged.
     """
-    where = _where(scope)
     at = dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC)
-    ledger.query(
-        "SELECT 1 AS one FROM inventory, runs LIMIT 0"
-    )  # opens the tables, before two threads use them
-    with ThreadPoolExecutor(1) as other:  # the engine and Python work at the same time
-        trends = other.submit(_trends, ledger, scope.job)
-        sums = read_sums(ledger, where)
-        runs, statuses, dropped = _runs(ledger, scope)
-        reasons = read_reasons(ledger, where, sums.results)
-        events = _events(ledger, where)
-        conflicts = _conflicts(ledger, where) if _may_collide(sums, reasons) else []
-        ghosts, ghost_start = _previous_run(ledger, scope, runs)
-        lanes = read_lanes(ledger, where, sums) if sums.total > MAX_BARS else []
-        edges = read_edges(ledger, where)
-        rivals = _rivals(ledger, conflicts)
-        regressions, overdue = _chosen(*trends.result(), scope, runs, sums.tables)
+    _store(ledger, scope)
+    sums = read_sums(ledger)
+    runs, statuses, dropped = _runs(ledger, scope)
+    reasons = read_reasons(ledger, sums.results)
+    events = _events(ledger)
+    conflicts = _conflicts(ledger) if _may_collide(sums, reasons) else []
+    ghosts, ghost_start = _previous_run(ledger, scope, runs)
+    lanes = read_lanes(ledger, sums) if sums.total > MAX_BARS else []
+    edges = with_columns(ledger, read_edges(ledger))
+    rivals = _rivals(ledger, conflicts)
+    regressions, overdue = _chosen(*_trends(ledger, scope.job), scope, runs, sums.tables)
     return ReportContent(
         at=at,
         scope=scope,
@@ -108,6 +113,22 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         events=events,
         conflicts=conflicts,
         rivals=rivals,
+    )
+
+
+def _store(ledger: LedgerListing, scope: ReportScope) -> None:
+    """Read the runs and the operations of the report once, with the columns that it needs."""
+    runs = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs"  # noqa: S608 - names of columns
+    ledger.store("runs", runs, "SELECT run_id FROM run_parts")
+    there = [name for name in INPUT_COLUMNS if name in ledger.columns(INVENTORY)]
+    columns = (*_COLUMNS, *there)
+    chosen = f"SELECT {', '.join(columns)} FROM"
+    if scope.family:  # the files say which runs they have
+        ledger.store(OPERATIONS, f"{chosen} inventory WHERE {_where(scope)}")
+        return
+    source = scan((*columns, "event_date", "scope"), scope.since)
+    ledger.store(
+        OPERATIONS, f"{chosen} ({source}) WHERE {_where(scope)}", scan(["event_date"], scope.since)
     )
 
 
@@ -190,25 +211,27 @@ def _chosen(
     )
 
 
-def _events(ledger: LedgerListing, where: str) -> list[WriteRow]:
+def _events(ledger: LedgerListing) -> list[WriteRow]:
     """Return the newest operations and the newest failed ones, newest first."""
-    newest = list(_rows(ledger, [where], MAX_EVENTS))
+    newest = list(_rows(ledger, [], MAX_EVENTS))
     if len(newest) == MAX_EVENTS and newest[-1].event_time is not None:
         is_older = f"event_time < {timestamp_literal(newest[-1].event_time)}"
         is_failed = f"result = '{CacheResult.ERROR.value}'"
-        newest += _rows(ledger, [where, is_failed, is_older], MAX_FAILED)
+        newest += _rows(ledger, [is_failed, is_older], MAX_FAILED)
     return newest
 
 
-def _rows(ledger: LedgerListing, conditions: Iterable[str], limit: int) -> Iterator[WriteRow]:
-    columns = ", ".join(_COLUMNS)
+def _rows(
+    ledger: LedgerListing, conditions: Sequence[str], limit: int, source: str = OPERATIONS
+) -> Iterator[WriteRow]:
+    where = " AND ".join(("event_time IS NOT NULL", *conditions))
     found = ledger.query(
-        f"SELECT {columns} FROM inventory WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
+        f"SELECT {', '.join(_COLUMNS)} FROM {source} WHERE {where}"  # noqa: S608 - quoted
         f" ORDER BY {NEWEST_WRITES} LIMIT {limit}"
     )
     for row in found:
-        if row["event_time"] is not None:
-            yield WriteRow(**{**row, "event_time": in_utc(row["event_time"])})
+        row["event_time"] = in_utc(row["event_time"])
+        yield WriteRow(**row)
 
 
 def _previous_run(
@@ -223,13 +246,15 @@ def _previous_run(
     if not found:
         return [], None
     is_of_run = f"run_id = {quote_literal(found[0]['run_id'])}"
-    return list(_rows(ledger, [is_of_run], MAX_BARS)), in_utc(found[0]["start_time"])
+    return list(_rows(ledger, [is_of_run], MAX_BARS, INVENTORY.alias)), in_utc(
+        found[0]["start_time"]
+    )
 
 
-def _conflicts(ledger: LedgerListing, where: str) -> list[WriteRow]:
+def _conflicts(ledger: LedgerListing) -> list[WriteRow]:
     """Return the newest operations that committed after a retry, or failed because of another commit."""
     collided = f"(retries > 0 OR {is_in('error_type', _CONFLICTS)})"
-    return list(_rows(ledger, [where, collided], MAX_CONFLICTS))
+    return list(_rows(ledger, [collided], MAX_CONFLICTS))
 
 
 def _rivals(
@@ -248,7 +273,7 @@ def _rivals(
         "version IS NOT NULL",
         f"event_time BETWEEN {begin} AND {end}",
     ]
-    others = list(_rows(ledger, conditions, MAX_EVENTS))
+    others = list(_rows(ledger, conditions, MAX_EVENTS, INVENTORY.alias))
     found: dict[str, tuple[WriteRow, ...]] = {}
     for each in asked:
         rivals = tuple(other for other in others if _has_collided(each, other))

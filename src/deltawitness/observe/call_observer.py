@@ -16,7 +16,7 @@ from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.exceptions import RequirementError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.internal_errors import guard, guarded_value, report
+from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
@@ -28,6 +28,7 @@ from deltawitness.observe.call_result import (
 from deltawitness.observe.in_flight import InFlightWrite
 from deltawitness.observe.receipts import record_receipt
 from deltawitness.observe.requirements import check_requirements
+from deltawitness.observe.row_counter import current_row_counter
 from deltawitness.observe.write_context import current_write_context
 from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from deltawitness.commit.seams import WriteSeam
     from deltawitness.observe.exporters import Exporters
     from deltawitness.observe.optional_ledger import NullLedgerSink
+    from deltawitness.observe.write_context import WriteContext
+    from deltawitness.run_context import RunContext
     from deltawitness.settings import Settings
 
 __all__ = ["CallObserver"]
@@ -70,7 +73,8 @@ class CallObserver:
         self.settings = settings
         self._exporters = exporters
         self._recording = ledger
-        self._has_hooks = has_hooks
+        self._has_ledger = ledger.recorder is not None
+        self.has_hooks = has_hooks
         self._mirrors = settings.user_metadata
         self._records_call_site = settings.call_site
         self._templates = WriteTemplateCache(settings)
@@ -80,7 +84,7 @@ class CallObserver:
 
     def is_on(self) -> bool:
         """Return whether a write of the calling code is to be observed."""
-        return not is_suppressed() and not is_instrumentation_suppressed()
+        return not (is_suppressed() or is_instrumentation_suppressed())
 
     def open(
         self,
@@ -98,28 +102,34 @@ class CallObserver:
             table: the open table, if the write goes through one.
             mode: the save mode, if it has one.
         """
-        write = self._begin(self._templates.get(seam, location, table, mode))
+        begun, run, context = time.perf_counter_ns(), current_run(), current_write_context()
+        template = self._templates.get(seam, location, table, mode, run, context)
+        write = self._begin(begun, template, run, context)
         write.seam = seam
-        write.location = _absolute(location)
+        write.location = location if template.is_absolute else _absolute(location)
         if not seam.commits:
             write.no_commit_reason = NoCommitReason.NOT_A_COMMIT
         if table is not None:
-            write.base = guarded_value("seam", table.version, None)
+            try:
+                write.base = table.version()
+            except Exception as error:  # noqa: BLE001 - the log is searched without it
+                report("seam", error)
         record_write(write)
         return write
 
     def begin(self, intent: WriteIntent) -> InFlightWrite:
         """Start to observe a write of which only the intent is known."""
-        write = self._begin(WriteTemplate.of(intent))
+        begun, run, context = time.perf_counter_ns(), current_run(), current_write_context()
+        write = self._begin(begun, WriteTemplate.of(intent), run, context)
         if intent.table_uri is not None:
             write.location = _absolute(intent.table_uri)
         return write
 
-    def _begin(self, template: WriteTemplate) -> InFlightWrite:
-        begun = time.perf_counter_ns()
+    def _begin(
+        self, begun: int, template: WriteTemplate, run: RunContext, context: WriteContext | None
+    ) -> InFlightWrite:
         if not self._exporters.has_sdk:
             self._wrap_providers()
-        run = current_run()
         record_write_in_span()
         write = InFlightWrite()
         write.begun = begun
@@ -130,7 +140,6 @@ class CallObserver:
         write.thread = threading.current_thread().name
         write.parent = parent = parent_context(run)
         started_at, write.clock = now_ns(), time.perf_counter_ns()
-        context = current_write_context()
         if context is not None:
             write.store_plan = context.attributes.store_plan
             if context.clock is not None:
@@ -138,7 +147,10 @@ class CallObserver:
                 write.clock = context.clock
         write.started_at = started_at
         if self._records_call_site:
-            write.call_site = guarded_value("call_site", call_site_of_program, None)
+            try:
+                write.call_site = call_site_of_program()
+            except Exception as error:  # noqa: BLE001 - the event does without it
+                report("call_site", error)
         write.span = self._exporters.spans.open(
             template.span_name, template.attributes, parent, started_at
         )
@@ -147,7 +159,12 @@ class CallObserver:
     def enter(self, write: InFlightWrite) -> None:
         """Record that a write is in the engine: deliveries wait for it where they can."""
         self._under_way.add(write)
-        self._recording.begin()
+        if self._has_ledger:
+            self._recording.begin()
+            self._recording.start_write(write)
+            counter = current_row_counter()
+            if counter is not None:
+                counter.slot = write.slot
         write.entered = time.perf_counter_ns()
 
     def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:
@@ -195,10 +212,13 @@ class CallObserver:
         except Exception as error:  # noqa: BLE001 - the event does without the hash of the schema
             report("schema_hash", error)
             write.schema = None
+        stamp = RunStamp.of(write.run, write.intent.message)
+        if write.expectations is not None:
+            stamp = stamp.with_keys(keys_of_expectations(write.expectations))
         properties = write.template.stamp.apply(
             callers,
             run_id=write.run.run_id,
-            run_stamp=_run_stamp(write),
+            run_stamp=stamp,
             write_id=write.write_id,
             traceparent=traceparent_of(write.span),
             mirror=self._mirrors,
@@ -215,7 +235,7 @@ class CallObserver:
         kwargs: dict[str, Any],
     ) -> None:
         """Capture the arguments and the context of a call for the hooks, if there are hooks."""
-        if self._has_hooks:
+        if self.has_hooks:
             write.call = instance, args, kwargs, contextvars.copy_context()
 
     def finish(
@@ -293,11 +313,14 @@ class CallObserver:
 
     def _hand_over(self, write: InFlightWrite) -> None:
         try:
-            self._recording.append_provisional(write)
+            if self._has_ledger:
+                self._recording.append_provisional(write)
         finally:
             # In this order: reconcile takes a write of this process that is neither under way nor in
             # the spool for lost.
             self._under_way.discard(write)
+            if write.slot is not None:  # after the record, so that a reader sees one of them
+                call_guarded("spool", write.slot.end)
         self._has_written = True
         self._has_unexported = True
         try:
@@ -320,13 +343,6 @@ class CallObserver:
 
     def _is_busy(self) -> bool:
         return bool(self._under_way)
-
-
-def _run_stamp(write: InFlightWrite) -> RunStamp:
-    stamp = RunStamp.of(write.run, write.intent.message)
-    if write.expectations is None:
-        return stamp
-    return stamp.with_keys(keys_of_expectations(write.expectations))
 
 
 def _absolute(location: str) -> str:

@@ -52,7 +52,11 @@ def record_commit(write: InFlightWrite, location: str, table: RawDeltaTable, tai
         tail: number of log versions to search when the version is not known.
     """
     seam = write.seam
-    if seam is not None and seam.moves and _is_moved_by_release(seam.moves_since):
+    if (
+        seam is not None
+        and seam.moves
+        and (seam.moves_since is None or has_release(seam.moves_since))
+    ):
         version = write.version = table.version()
         if version == write.base:
             return
@@ -63,10 +67,6 @@ def record_commit(write: InFlightWrite, location: str, table: RawDeltaTable, tai
             _share_commit(write, location, write.version, log.read(write.version))
     elif write.version is not None:
         read_commit(write, directory, write.version)
-
-
-def _is_moved_by_release(since: str | None) -> bool:
-    return since is None or has_release(since)
 
 
 def read_commit(write: InFlightWrite, directory: str, version: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 
 from deltawitness.internal_errors import on_internal_error
 from deltawitness.telemetry.cache_spans import use_providers
 from deltawitness.telemetry.diagnostics import diagnostics_sink
+from deltawitness.telemetry.global_providers import global_providers
 from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import InternalCounters, MetricSink, StatementInstruments
 from deltawitness.telemetry.provider_flush import FlushFirst
@@ -61,6 +62,7 @@ class Exporters:
         logger_provider: LoggerProvider | None,
     ) -> None:
         self._providers = tracer_provider, meter_provider, logger_provider
+        self._seen: tuple[Any, Any, Any] | None = None
         self.has_sdk = False
         self.spans = WriteSpans(tracer_provider)
         self.run_spans = RunSpans(tracer_provider)
@@ -84,6 +86,8 @@ class Exporters:
         Returns:
             Whether the tracer provider is one of an SDK.
         """
+        if self._seen is not None and self._seen == global_providers():
+            return False  # nothing was set since the last call
         tracer_provider, meter_provider, logger_provider = self._providers
         self.has_sdk = self.flushing.wrap(tracer_provider or trace.get_tracer_provider())
         self.flushing.wrap(meter_provider or metrics.get_meter_provider())
@@ -91,4 +95,5 @@ class Exporters:
         if self.has_sdk:
             # The earlier tracer may have been a proxy for the tracer of this provider.
             self.spans = WriteSpans(tracer_provider)
+        self._seen = global_providers()
         return self.has_sdk

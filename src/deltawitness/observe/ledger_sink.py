@@ -6,20 +6,22 @@ when the event is complete.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import format_span_id, format_trace_id
-
 from deltawitness.commit.metadata import keys_of_expectations
 from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
-from deltawitness.ledger.spool.provisional import intent_text, provisional_text
+from deltawitness.ledger.spool.provisional import intent_text, provisional_text, shared_text
+from deltawitness.ledger.spool.running import running_text
 from deltawitness.locations import table_id
 from deltawitness.observe.optional_ledger import NullLedgerSink, reopen_nothing
-from deltawitness.redaction import redacted_intent
+from deltawitness.observe.write_template import SharedText
+from deltawitness.redaction import redact_label, redacted_intent
 from deltawitness.settings import Settings
+from deltawitness.telemetry.spans import traceparent_of
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
@@ -45,7 +47,31 @@ class LedgerSink(NullLedgerSink):
         """Create the spool before a write can commit, so that reconcile sees the process as alive."""
         if self._deferred_runs:
             self._record_process_run()
-        call_guarded("ledger", self._recorder.begin)
+        try:
+            self._recorder.begin()
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+            report("ledger", error)
+
+    def start_write(self, write: InFlightWrite, /) -> None:
+        """Add a write that enters the engine to the file of running writes."""
+        try:
+            running = write.template.running
+            if running is None or running[0] is not write.run:
+                running = write.template.running = write.run, self._running_text(write)
+            write.slot = self._recorder.start_write(running[1], write.write_id, write.started_at)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+            report("spool", error)
+
+    def _running_text(self, write: InFlightWrite) -> str:
+        intent = redacted_intent(write.intent, self._settings)
+        return running_text(
+            intent.table_name,
+            self._table_id(write),
+            intent.operation.value,
+            intent.mode,
+            write.run.run_id,
+            redact_label(write.run.job),
+        )
 
     def append_provisional(self, write: InFlightWrite, /) -> None:
         """Append the provisional record of a write that has ended."""
@@ -57,36 +83,52 @@ class LedgerSink(NullLedgerSink):
             report("spool", error)
 
     def _text(self, write: InFlightWrite) -> str:
-        context = write.span.get_span_context()
-        is_traced = context.is_valid
+        traceparent = traceparent_of(write.span)
         commit = write.commit
         return provisional_text(
-            self._intent_text(write),
-            write.run,
+            self._shared_text(write),
             write_id=write.write_id,
             commit_write_id=write.commit_write_id,
             started_at=write.started_at,
             duration_ns=write.duration_ns,
-            trace_id=format_trace_id(context.trace_id) if is_traced else None,
-            span_id=format_span_id(context.span_id) if is_traced else None,
-            thread=write.thread,
+            trace_id=None if traceparent is None else traceparent[3:35],
+            span_id=None if traceparent is None else traceparent[36:52],
             base=write.base,
             version=write.version if commit is None else commit.version,
-            message=write.intent.message or write.run.message,
-            site=write.call_site,
-            more=_more(write),
+            more=_more(write) if _has_more(write) else None,
         )
+
+    def _shared_text(self, write: InFlightWrite) -> str:
+        """Return the text that the write shares with others, made again where it differs from the last one."""
+        template, run, intent = write.template, write.run, write.intent
+        message = intent.message or run.message
+        last, pid = template.shared, os.getpid()
+        if (
+            last is None
+            or last.run is not run
+            or last.site != write.call_site
+            or last.thread != write.thread
+            or last.message != message
+            or last.pid != pid
+        ):
+            site, thread = write.call_site, write.thread
+            text = shared_text(self._intent_text(write), run, thread, message, site)
+            last = template.shared = SharedText(run, thread, message, site, pid, text)
+        return last.text
 
     def _intent_text(self, write: InFlightWrite) -> str:
         template = write.template
         if template.intent_text is None:
-            location, key = write.location, self._settings.table_id_key
             template.intent_text = intent_text(
                 redacted_intent(write.intent, self._settings),
-                location,
-                None if location is None else table_id(location, key=key),
+                write.location,
+                self._table_id(write),
             )
         return template.intent_text
+
+    def _table_id(self, write: InFlightWrite) -> str | None:
+        location = write.location
+        return None if location is None else table_id(location, key=self._settings.table_id_key)
 
     def append_row(self, write: InFlightWrite, /) -> None:
         """Append the complete row of a write."""
@@ -146,6 +188,16 @@ class LedgerSink(NullLedgerSink):
             report("ledger", error)
             return reopen_nothing
         return partial(call_guarded, "ledger", reopen)
+
+
+def _has_more(write: InFlightWrite) -> bool:
+    return (
+        write.no_commit_reason is not None
+        or write.failure is not None
+        or write.exported is not None
+        or write.landed is not None
+        or write.expectations is not None
+    )
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from deltawitness.commit.receipts import Receipt
 from deltawitness.events import (
@@ -168,8 +167,7 @@ class Receipts(Sequence[Receipt]):
         return f"{type(self).__name__}({list(self)!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class _LastWrite:
+class _LastWrite(NamedTuple):
     """The last write of a context that has or may have committed.
 
     Attributes:

@@ -57,9 +57,11 @@ def reads_of_run(context: RunContext) -> tuple[InputVersion, ...]:
     Args:
         context: the run.
     """
+    if not _runs:
+        return ()
     own = _runs.get(context.run_id, ())
     process_run = started_process_run()
-    if not _runs or process_run is None or is_process_run(context):
+    if process_run is None or is_process_run(context):
         return tuple(read for _, read in own)
     elsewhere = tuple(
         entry for entry in _runs.get(process_run.run_id, ()) if entry[0] >= context.started_at

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deltawitness.commit.metadata import Stamp
 from deltawitness.events import WriteIntent
 from deltawitness.hashing import schema_hash
 from deltawitness.internal_errors import guarded_value
-from deltawitness.locations import strip_credentials
+from deltawitness.locations import is_uri, strip_credentials
 from deltawitness.observe.run_reads import reads_of_run
-from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
+from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes
 from deltawitness.redaction import redact_label, table_name_for
-from deltawitness.run import current_cache_context, current_run
+from deltawitness.run import current_cache_context
 from deltawitness.run_context import NO_CACHE_CONTEXT
 from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.telemetry.spans import sampling_attributes, span_name
@@ -21,13 +21,36 @@ from deltawitness.telemetry.spans import sampling_attributes, span_name
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
+    from deltawitness.call_site import CallSite
     from deltawitness.commit.seams import WriteSeam
+    from deltawitness.observe.write_context import WriteContext
+    from deltawitness.run_context import RunContext
     from deltawitness.settings import Settings
 
 __all__ = ["WriteTemplate", "WriteTemplateCache", "write_intent"]
 
 TEMPLATE_CAPACITY = 4096
 """Templates in a cache; one more empties it."""
+
+
+class SharedText(NamedTuple):
+    """The part of a provisional record that consecutive writes share, with what it follows from.
+
+    Attributes:
+        run: the run of the writes.
+        thread: name of their thread.
+        message: why the program made them.
+        site: the line of the program.
+        pid: id of the process.
+        text: the part, as JSON without its closing brace.
+    """
+
+    run: RunContext
+    thread: str
+    message: str | None
+    site: CallSite | None
+    pid: int
+    text: str
 
 
 @dataclass(slots=True)
@@ -40,6 +63,10 @@ class WriteTemplate:
         span_name: name of the spans.
         attributes: sampling attributes of the spans.
         intent_text: the intent's part of a provisional record; None until it is first needed.
+        running: the text in the file of running writes that the last write of a run shares with the next.
+        is_absolute: whether the location stays valid when the program changes its working directory;
+            False if that is not known.
+        shared: the text that the last provisional record shares with the next.
     """
 
     intent: WriteIntent
@@ -47,6 +74,9 @@ class WriteTemplate:
     span_name: str
     attributes: dict[str, str]
     intent_text: str | None = None
+    running: tuple[RunContext, str] | None = None
+    is_absolute: bool = False
+    shared: SharedText | None = None
     _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)
 
     @classmethod
@@ -84,12 +114,18 @@ class WriteTemplateCache:
         self._settings = settings
         self._templates: dict[tuple[object, ...], WriteTemplate] = {}
 
-    def get(
-        self, seam: WriteSeam, location: str, table: RawDeltaTable | None, mode: str | None
+    def get(  # noqa: PLR0913, PLR0917 - a write, on its path: no object is made for it
+        self,
+        seam: WriteSeam,
+        location: str,
+        table: RawDeltaTable | None,
+        mode: str | None,
+        run: RunContext,
+        context: WriteContext | None,
     ) -> WriteTemplate:
         """Return the template of a write that is about to reach the engine.
 
-        The write is counted in the enclosing write context, whose attributes it gets. Only writes
+        The write is counted in the write context, whose attributes it gets. Only writes
         through an open table are cached: without one, each may be to another table.
 
         Args:
@@ -97,15 +133,17 @@ class WriteTemplateCache:
             location: the table's location as the engine spells it.
             table: the open table, if the write goes through one.
             mode: the save mode, if it has one.
+            run: the run of the write.
+            context: the enclosing write context; None outside of any.
         """
-        context, ambient = current_write_context(), current_cache_context()
+        ambient = current_cache_context()
         attributes = NO_ATTRIBUTES
         key: tuple[object, ...] = seam.name, location, mode
         if context is not None:
             context.observed += 1
             attributes = context.attributes
         has_inputs = attributes.plan_hash or seam.operation is Operation.RESTORE
-        run_inputs = () if has_inputs else reads_of_run(current_run())
+        run_inputs = () if has_inputs else reads_of_run(run)
         if attributes.store_plan is not None:
             attributes = replace(attributes, store_plan=None)  # a template must not hold a plan
         if attributes is not NO_ATTRIBUTES or ambient is not NO_CACHE_CONTEXT or run_inputs:
@@ -128,6 +166,7 @@ class WriteTemplateCache:
                 mode=mode,
             )
             template = WriteTemplate.of(replace(intent, run_inputs=run_inputs))
+            template.is_absolute = location.startswith("/") or is_uri(location)
             if len(self._templates) >= TEMPLATE_CAPACITY:
                 self._templates.clear()
             if table is not None:

@@ -12,11 +12,13 @@ from deltawitness.events import NoCommitReason
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
 
-__all__ = ["has_quarantined", "record_write", "watch_writes"]
+__all__ = ["has_quarantined", "record_write", "watch_writes", "watched_writes"]
 
-_watched: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
+watched_writes: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
     "deltawitness_watched_writes", default=None
 )
+"""The list of the enclosing `watch_writes` block. The patch of `write_deltalake` sets it itself, which is
+faster than a block."""
 
 
 @contextmanager
@@ -30,13 +32,13 @@ def watch_writes(*, is_part: bool = True) -> Iterator[list[InFlightWrite | None]
         is_part: whether the block is part of the write that an outer block watches: then the outer
             list gets the writes as well, when the block ends.
     """
-    outer = _watched.get() if is_part else None
+    outer = watched_writes.get() if is_part else None
     writes: list[InFlightWrite | None] = []
-    token = _watched.set(writes)
+    token = watched_writes.set(writes)
     try:
         yield writes
     finally:
-        _watched.reset(token)
+        watched_writes.reset(token)
         if outer is not None:
             outer.extend(writes)
 
@@ -53,6 +55,6 @@ def has_quarantined(writes: Sequence[InFlightWrite | None]) -> bool:
 
 def record_write(write: InFlightWrite | None) -> None:
     """Add a write to the list of the enclosing `watch_writes` block, if any; None for an unknown write."""
-    writes = _watched.get()
+    writes = watched_writes.get()
     if writes is not None:
         writes.append(write)

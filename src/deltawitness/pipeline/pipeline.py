@@ -103,7 +103,7 @@ class WritePipeline:
                 write_deltalake(table, source, **arguments)
             if has_quarantined(writes):
                 return _quarantined(request)
-            receipt = receipt_of_handle(table)
+            receipt = receipt_of_handle(table, writes)
         return WriteResult(
             format=request.format, mode=request.mode, version=receipt.version, rows=receipt.rows
         )

@@ -34,11 +34,14 @@ def feeding(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def fed(*args: Any, **kwargs: Any) -> Any:
-        _add(1)
+        global _writes  # noqa: PLW0603 - as `_add`, whose calls each write would pay for
+        with _lock:
+            _writes += 1
         try:
             return call(*args, **kwargs)
         finally:
-            _add(-1)
+            with _lock:
+                _writes -= 1
 
     return fed
 

@@ -8,12 +8,14 @@ decision is predictable, the span is created later, with the same ids, start tim
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Tracer, TraceState
 
 __all__ = ["DeferredSpan", "DeferredSpans"]
 
@@ -31,7 +33,41 @@ _PREDICTABLE = frozenset(
 
 
 class DeferredSpan(NonRecordingSpan):
-    """A placeholder for a span that is created later: it has the span context and nothing else."""
+    """A placeholder for a span that is created later: it has the span context and nothing else.
+
+    The span context is created at its first use, which is after the write.
+
+    Args:
+        trace_id: the trace id.
+        span_id: the span id.
+        flags: the trace flags.
+        trace_state: the trace state of the parent; None for a root span.
+
+    Attributes:
+        traceparent: the W3C `traceparent` of the span.
+    """
+
+    def __init__(
+        self, trace_id: int, span_id: int, flags: int, trace_state: TraceState | None
+    ) -> None:
+        # Not super().__init__(): the property below takes the place of its only attribute.
+        self._ids = trace_id, span_id, flags, trace_state
+        self.traceparent = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+
+    def get_span_context(self) -> SpanContext:
+        """Return the reserved span context."""
+        return self._context
+
+    @cached_property
+    def _context(self) -> SpanContext:  # type: ignore[override]  # an attribute there
+        trace_id, span_id, flags, trace_state = self._ids
+        return SpanContext(
+            trace_id,
+            span_id,
+            is_remote=False,
+            trace_flags=TraceFlags(flags),
+            trace_state=trace_state,
+        )
 
 
 class _ReservedIds:
@@ -59,6 +95,10 @@ class DeferredSpans:
 
     def __init__(self, tracer: Any) -> None:
         self._ids = tracer.id_generator
+        self._root_flags: int = TraceFlags.SAMPLED
+        is_random = getattr(self._ids, "is_trace_id_random", None)  # an older SDK lacks it
+        if is_random is not None and is_random():
+            self._root_flags |= TraceFlags.RANDOM_TRACE_ID
         self._reserved = _ReservedIds()
         # A copy, so that the id generator of the program's tracer stays.
         self._later = copy.copy(tracer)
@@ -74,26 +114,23 @@ class DeferredSpans:
             and sampler.get_description() in _PREDICTABLE
         )
 
-    def reserve(self, parent: SpanContext) -> DeferredSpan | None:
-        """Return a placeholder with the context of the later span; None for an unsampled parent."""
-        if not parent.trace_id:
-            flags = TraceFlags.SAMPLED
-            is_random = getattr(self._ids, "is_trace_id_random", None)  # an older SDK lacks it
-            if is_random is not None and is_random():
-                flags |= TraceFlags.RANDOM_TRACE_ID
-            trace_id = self._ids.generate_trace_id()
-        elif parent.trace_flags & TraceFlags.SAMPLED:
-            flags, trace_id = parent.trace_flags, parent.trace_id
-        else:
-            return None
-        context = SpanContext(
-            trace_id,
-            self._ids.generate_span_id(),
-            is_remote=False,
-            trace_flags=TraceFlags(flags),
-            trace_state=parent.trace_state,
-        )
-        return DeferredSpan(context)
+    def reserve(self, context: Context) -> DeferredSpan | None:
+        """Return a placeholder with the span context of the later span; None for an unsampled parent.
+
+        Args:
+            context: the context with the parent of the span, if it has one.
+        """
+        ids = self._ids
+        if context:
+            parent = get_current_span(context).get_span_context()
+            if parent.trace_id:
+                flags = parent.trace_flags
+                if not flags & TraceFlags.SAMPLED:
+                    return None
+                span_id = ids.generate_span_id()
+                return DeferredSpan(parent.trace_id, span_id, flags, parent.trace_state)
+        trace_id = ids.generate_trace_id()
+        return DeferredSpan(trace_id, ids.generate_span_id(), self._root_flags, None)
 
     def tracer_for(self, span: DeferredSpan) -> Tracer:
         """Return a tracer whose next span has the reserved context; for one thread at a time."""

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from opentelemetry import context as otel_context
 
-__all__ = ["is_instrumentation_suppressed"]
+__all__ = ["get_context", "is_instrumentation_suppressed"]
+
+get_context = getattr(
+    getattr(otel_context, "_RUNTIME_CONTEXT", None), "get_current", otel_context.get_current
+)
+"""`get_current` of OpenTelemetry without its wrapper: it is called several times per write."""
 
 _PLAIN_KEY = "suppress_instrumentation"
 _KEY = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)
@@ -17,5 +22,5 @@ _KEY = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)
 
 def is_instrumentation_suppressed() -> bool:
     """Return whether the calling code runs inside OpenTelemetry's `suppress_instrumentation`."""
-    context = otel_context.get_current()
+    context = get_context()
     return bool(context) and bool(context.get(_KEY) or context.get(_PLAIN_KEY))

@@ -193,7 +193,7 @@ def _write(  # noqa: PLR0913 - the arguments of one write
             return WriteResult(format=WriteFormat.DELTA, mode=mode, is_quarantined=True)
         if table is not None:
             _publish(frame, uri, table)
-            return _result(mode, receipt_of_handle(table))
+            return _result(mode, receipt_of_handle(table, writes))
         receipt = receipt_of_creation(uri, options, receipt_id)
     if state is not None and state.session.serves_location(uri):
         with handles.lease(uri, options) as made:
