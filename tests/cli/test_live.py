@@ -102,7 +102,8 @@ def test_a_terminal_gets_a_table_that_refreshes(tmp_path, start):
     assert re.search(r"slow +WRITE append", text)
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
     assert all(
-        len(line) <= 110 for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).split("\r\n")
+        len(line) <= 110
+        for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n").split("\n")
     )
 
 

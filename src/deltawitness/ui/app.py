@@ -62,7 +62,7 @@ class ListsScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Create the widgets."""
         reader = self.reader
-        yield Header()
+        yield Header(icon="")
         with TabbedContent(initial="runs", id="tabs"):
             with TabPane("Runs", id="runs"):
                 yield PagedTable(RUNS, run_cells, reader.runs, id="runs-table")

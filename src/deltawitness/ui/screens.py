@@ -136,7 +136,7 @@ class CommitScreen(DetailScreen):
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
-        yield Header()
+        yield Header(icon="")
         with TabbedContent():
             with TabPane("Version", id="version"), VerticalScroll():
                 yield Static("reading...", id="text")
@@ -185,7 +185,7 @@ class WriteScreen(DetailScreen):
         """Create the widgets."""
         lines = write_lines(self.row)
         width = max(len(name) for name, _ in lines)
-        yield Header()
+        yield Header(icon="")
         with VerticalScroll():
             text = "\n".join(f"{name:{width}}  {visible(value)}" for name, value in lines)
             yield Static(Text(text), id="text")
@@ -221,7 +221,7 @@ class RunScreen(DetailScreen):
     def compose(self) -> ComposeResult:
         """Create the widgets."""
         chosen = {"run": self.run_id}
-        yield Header()
+        yield Header(icon="")
         with VerticalScroll(id="above"):
             yield Static("reading...", id="text")
         yield PagedTable(
@@ -262,7 +262,7 @@ class EntryScreen(DetailScreen):
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
-        yield Header()
+        yield Header(icon="")
         yield Static(Text(f"last reads of {visible(self.name_of_entry)}"), id="text")
         yield PagedTable(READS, read_cells, self._read, id="reads")
         yield Footer()
