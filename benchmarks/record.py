@@ -187,7 +187,6 @@ def history() -> list[dict[str, Any]]:
 
 def panels(lines: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float]]]]:
     """Return the title and the series of each panel."""
-
     return [
         (
             "CPU time added on the thread of a write by handle, us",
