@@ -108,7 +108,10 @@ class Engine:
             import distributed
 
             cluster = distributed.LocalCluster(
-                n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+                n_workers=WORKERS,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",
+                host="127.0.0.1",
             )
             self.workers: Any = stack.enter_context(
                 distributed.Client(stack.enter_context(cluster))

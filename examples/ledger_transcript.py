@@ -84,22 +84,28 @@ def entry(line: str, folder: str, mask: Mask, exported: Mapping[str, str] | None
     if "python" in arguments:
         at = len(PROGRAMS[program]) + arguments.index("python")
         program_and_arguments[at : at + 1] = PROGRAMS["python"]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if "DELTAWITNESS" not in name and not name.startswith(("OTEL_", "COLUMNS"))
+    }
+    output, code = execute(program_and_arguments, folder, environment | dict(exported or {}))
+    shown = "".join(f"{text.rstrip()}\n" for text in output.splitlines())
+    return f"$ {line}\n{shown}{ending(code)}"
+
+
+def execute(command: list[str], folder: str, environment: dict[str, str]) -> tuple[str, int]:
+    """Run a command in a folder; return its output with its error output, and its exit code."""
     done = subprocess.run(  # noqa: S603 - the lines above
-        program_and_arguments,
+        command,
         cwd=folder,
-        env={
-            name: value
-            for name, value in os.environ.items()
-            if "DELTAWITNESS" not in name and not name.startswith(("OTEL_", "COLUMNS"))
-        }
-        | dict(exported or {}),
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    output = "".join(f"{text.rstrip()}\n" for text in done.stdout.splitlines())
-    return f"$ {line}\n{output}{ending(done.returncode)}"
+    return done.stdout, done.returncode
 
 
 def ending(code: int) -> str:

@@ -33,7 +33,7 @@ def main(lake: str, *address: str) -> None:
         client = Client(address[0])
         client.register_plugin(DeltaWitnessPlugin())
     else:
-        cluster = LocalCluster(n_workers=2, dashboard_address=None, host="127.0.0.1")
+        cluster = LocalCluster(n_workers=2, dashboard_address="127.0.0.1:0", host="127.0.0.1")
         client = Client(cluster)
     with run("sales") as context, cache_context(policy="nightly"):
         span = trace.get_current_span()

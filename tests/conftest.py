@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +37,10 @@ settings.register_profile(
 settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("long" if IS_LONG else "fair")
+settings.register_profile(
+    "small", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile({"long": "long", "ci": "fair"}.get(SIZE, "small"))
 
 
 LONGER = 50
@@ -154,9 +158,22 @@ def pytest_collect_file():
     return [collector for collector in (yield) if not isinstance(collector, DoctestModule)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark tests by what they need, start the longest files first, give more time at full size."""
+def left_out(items):
+    """Return the cases that `make test` leaves out: the marker `one_case_in(n)` selects every n-th one."""
+    places, found = Counter(), []
+    for item in items:
+        marker = item.get_closest_marker("one_case_in")
+        if marker is not None:
+            name = item.nodeid.partition("[")[0]
+            if places[name] % marker.args[0]:
+                found.append(item)
+            places[name] += 1
+    return found
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark tests by what they need, start the longest files first, select cases, give more time at full size."""
     for item in items:
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.remote)
@@ -167,6 +184,11 @@ def pytest_collection_modifyitems(items):
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
+    result = yield  # the options -k and -m select tests
+    if SIZE not in {"ci", "long"} and (others := left_out(items)):
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+    return result
 
 
 @pytest.hookimpl(trylast=True)

@@ -333,6 +333,7 @@ HOSTILE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.one_case_in(7)
 def test_names_and_rows_do_not_decide_the_kind_of_an_error(what, word, tmp_path):
     """Folders, columns, rows and literals that contain texts of other types do not change the type."""
     act, expected = HOSTILE[what]

@@ -9,7 +9,6 @@ import sys
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from mcp import Client, StdioServerParameters
 
 from deltawitness import DeltaLakeInstrumentor, Settings, run
 from deltawitness.mcp_server import QUESTIONS, mcp_server
@@ -33,6 +32,7 @@ def folder(tmp_path_factory):
 
 def ask(server, *calls):
     """Return the results of calls of tools."""
+    from mcp import Client  # half a second, which other workers do not need
 
     async def answers():
         async with Client(server) as client:
@@ -48,6 +48,7 @@ def server_of(folder, **options):
 @pytest.mark.slow
 def test_every_question_is_a_read_only_tool(folder):
     """Names and documentation are those of the functions; nothing that writes or shows rows can be chosen."""
+    from mcp import Client
 
     async def listed():
         async with Client(server_of(folder)) as client:
@@ -130,6 +131,8 @@ def test_an_error_is_one_line(folder):
 @pytest.mark.slow
 def test_the_command_serves_on_standard_input_and_output(folder):
     """A client of the SDK starts the command and gets its answers."""
+    from mcp import StdioServerParameters
+
     command = StdioServerParameters(
         command=sys.executable,
         args=["-m", "deltawitness", "mcp", "--root", str(folder / "cache")],

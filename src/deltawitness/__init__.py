@@ -14,6 +14,8 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.alerts.question import notify
+    from deltawitness.alerts.values import Alert, AlertKind, MessageFormat, NotifyResult
     from deltawitness.answers.bisect import bisect
     from deltawitness.answers.bisect_values import (
         BisectInput,
@@ -69,6 +71,15 @@ if TYPE_CHECKING:
         LineageDirection,
         LineageEdge,
         LineageNode,
+    )
+    from deltawitness.answers.live.question import live
+    from deltawitness.answers.live.values import (
+        LiveProcess,
+        LiveReport,
+        LiveSource,
+        LiveWrite,
+        ProcessState,
+        RunningWrite,
     )
     from deltawitness.answers.program_plan.application import apply
     from deltawitness.answers.program_plan.question import plan
@@ -128,6 +139,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.results import Verdict, VerifyResult
     from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.catalog_metrics import CatalogMetricsSink, CatalogTable
     from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
@@ -228,6 +240,8 @@ _MODULES = {
     "AppliedPlan": "answers.program_plan.values",
     "AppliedTable": "answers.program_plan.values",
     "BisectInput": "answers.bisect_values",
+    "Alert": "alerts.values",
+    "AlertKind": "alerts.values",
     "BisectResult": "answers.bisect_values",
     "BisectState": "answers.bisect_values",
     "BlameResult": "answers.blame_values",
@@ -238,6 +252,8 @@ _MODULES = {
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CallSite": "call_site",
+    "CatalogMetricsSink": "catalog_metrics",
+    "CatalogTable": "catalog_metrics",
     "CheckedTable": "answers.releases.values",
     "CiCheck": "answers.trends.ci_values",
     "CiProblem": "answers.trends.ci_values",
@@ -302,13 +318,19 @@ _MODULES = {
     "LineageDirection": "answers.lineage_graph",
     "LineageEdge": "answers.lineage_graph",
     "LineageNode": "answers.lineage_graph",
+    "LiveProcess": "answers.live.values",
+    "LiveReport": "answers.live.values",
+    "LiveSource": "answers.live.values",
+    "LiveWrite": "answers.live.values",
     "MaintenanceResult": "ledger.drain.maintenance",
+    "MessageFormat": "alerts.values",
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "session.fingerprint.diff",
     "MissReason": "session.fingerprint.diff",
     "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",
+    "NotifyResult": "alerts.values",
     "ObservedDataFrame": "session.proxies",
     "ObservedSessionContext": "session.proxies",
     "ObservedWritePipeline": "pipeline.observed",
@@ -322,6 +344,7 @@ _MODULES = {
     "PlannedState": "answers.program_plan.values",
     "PlannedTable": "answers.program_plan.values",
     "Problem": "ledger.integrity",
+    "ProcessState": "answers.live.values",
     "ProgramPlan": "answers.program_plan.values",
     "PropertyChange": "answers.diff.table_values",
     "PruneResult": "cache.entries.prune",
@@ -352,6 +375,7 @@ _MODULES = {
     "RunTable": "answers.diff.run_values",
     "RunTableDiff": "answers.diff.run_values",
     "RunTime": "answers.run_time",
+    "RunningWrite": "answers.live.values",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
     "ServeResult": "ledger.drain.serve",
@@ -418,8 +442,10 @@ _MODULES = {
     "last_commit": "observe.receipts",
     "lineage": "answers.questions",
     "lineage_events": "answers.lineage_events",
+    "live": "answers.live.question",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
+    "notify": "alerts.question",
     "once": "app_transactions",
     "overdue": "answers.trends.overdue",
     "plan": "answers.program_plan.question",
@@ -462,6 +488,8 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 
 __all__ = [
     "AdoptResult",
+    "Alert",
+    "AlertKind",
     "AppliedPlan",
     "AppliedTable",
     "BisectInput",
@@ -476,6 +504,8 @@ __all__ = [
     "CachePolicy",
     "CacheScope",
     "CallSite",
+    "CatalogMetricsSink",
+    "CatalogTable",
     "CheckedTable",
     "CiCheck",
     "CiProblem",
@@ -540,13 +570,19 @@ __all__ = [
     "LineageDirection",
     "LineageEdge",
     "LineageNode",
+    "LiveProcess",
+    "LiveReport",
+    "LiveSource",
+    "LiveWrite",
     "MaintenanceResult",
+    "MessageFormat",
     "MetadataSnapshot",
     "Miss",
     "MissReason",
     "NeededFiles",
     "NoCommit",
     "NoCommitReason",
+    "NotifyResult",
     "ObservedDataFrame",
     "ObservedSessionContext",
     "ObservedWritePipeline",
@@ -560,6 +596,7 @@ __all__ = [
     "PlannedState",
     "PlannedTable",
     "Problem",
+    "ProcessState",
     "ProgramPlan",
     "PropertyChange",
     "PruneResult",
@@ -592,6 +629,7 @@ __all__ = [
     "RunTable",
     "RunTableDiff",
     "RunTime",
+    "RunningWrite",
     "SeamState",
     "SeamStatus",
     "ServeResult",
@@ -662,8 +700,10 @@ __all__ = [
     "last_commit",
     "lineage",
     "lineage_events",
+    "live",
     "memory_diagnostics",
     "metric_views",
+    "notify",
     "once",
     "overdue",
     "plan",

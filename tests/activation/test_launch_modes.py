@@ -46,7 +46,7 @@ MODES = {
     "run, and each process instruments": (RUN, "each"),
     "run, and the cache is imported first": (RUN, "DeltaCache"),
 }
-SMALL = ["run", "opentelemetry-instrument", "each process instruments"]
+SMALL = ["run", "each process instruments"]
 COMBINED = {
     "opentelemetry-instrument, and each process instruments": (OTEL, "each"),
     "run of opentelemetry-instrument": ([*RUN, *OTEL], "plain"),

@@ -11,7 +11,7 @@ from deltawitness import UndoState, undo
 from helpers.histories import build_history
 from helpers.sizes import seeds
 
-SEEDS = seeds(1, 3, 40)
+SEEDS = seeds(1, 3, 100)
 
 
 class Truth:

@@ -82,7 +82,7 @@ def test_a_killed_undo_is_finished_by_a_second_one(place, size, say):
     """After a kill at any moment, each table is as before or after the run, and the plan says which."""
     source = random.Random(7)
     restored = Counter()
-    for _ in range(size(5, 100, 2)):
+    for _ in range(size(5, 100, 1)):
         place.reset()
         process, begun = place.start_undo()
         place.await_restored(source.randrange(len(TABLES)))

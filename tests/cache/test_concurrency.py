@@ -122,7 +122,7 @@ def test_the_next_process_recovers_from_a_killed_one(folder, moment, computed):
 @pytest.mark.slow
 def test_two_machines_race_without_stale_results(folder, size, say):
     """Without a common lock, one of two concurrent commits wins and no machine returns a stale result."""
-    rounds = size(8, 60)
+    rounds = size(8, 60, 4)
     results = run_in_processes(cache_crowd.race, [(str(folder), n, rounds) for n in range(2)])
     assert [wrong for wrong, _ in results] == [[], []]
     assert [seen for _, seen in results] == [{}, {}]
@@ -132,7 +132,7 @@ def test_two_machines_race_without_stale_results(folder, size, say):
 @pytest.mark.slow
 def test_readers_never_get_partial_results(folder, size, say):
     """Readers get complete results while the input changes and the view is recomputed."""
-    rounds, begun, stop = size(8, 60), PROCESSES.Barrier(4), PROCESSES.Event()
+    rounds, begun, stop = size(8, 60, 4), PROCESSES.Barrier(4), PROCESSES.Event()
     readers = [start_process(cache_crowd.read, str(folder), begun, stop) for _ in range(3)]
     begun.wait(60)
     for number in range(rounds):

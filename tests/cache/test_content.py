@@ -291,7 +291,7 @@ def test_the_files_of_a_table_do_not_count(tmp_path):
 @pytest.mark.slow
 def test_the_chunk_size_does_not_count(monkeypatch, size):
     """The digest does not depend on the chunk size or on parallel hashing."""
-    count = size(20_000, 1_000_000)
+    count = size(20_000, 1_000_000, 5_000)
     table = pa.table({"id": range(count), "text": [f"{n % 97}" for n in range(count)]})
     found = {digest_of(table).hash}
     for rows_at_once in (999, 4096):

@@ -144,7 +144,7 @@ def again(asking, name, query):
 
 def test_results_equal_a_new_computation(tmp_path, size, say):
     """Results equal a new computation after random changes of inputs, plans, schemas, functions and settings."""
-    cases, counts, seed = size(150, 5000, 60), Counter(), 0
+    cases, counts, seed = size(150, 5000, 40), Counter(), 0
     while counts["asked"] < cases:
         folder = tmp_path / str(seed)
         folder.mkdir()

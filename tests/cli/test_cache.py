@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 
@@ -13,7 +12,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import table_id
-from helpers.ledger_commands import COMMAND, error_of, invoke, json_of
+from helpers.ledger_commands import error_of, invoke, json_of
+from helpers.terminal_commands import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -41,24 +41,10 @@ PROGRAM = """
 
 
 def start(folder, text, *options):
-    return subprocess.run(
-        [
-            *COMMAND,
-            "run",
-            "--job",
-            "load",
-            *options,
-            "--",
-            sys.executable,
-            "-c",
-            textwrap.dedent(text),
-        ],
-        cwd=folder,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    program = [sys.executable, "-c", textwrap.dedent(text)]
+    done = run_command("run", "--job", "load", *options, "--", *program, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def text_of(*arguments, code=0):
@@ -227,7 +213,7 @@ def test_verify_recomputes_an_entry(place):
     )
     assert text_of("cache", "verify", "sums") == "sums 1: reproducible (2 rows)"
     assert (
-        text_of("cache", "verify", "chosen")
+        text_of("cache", "verify", "chosen", code=3)
         == "chosen 0: cannot tell (inputs available only in the original session: wanted)"
     )
     assert error_of("cache", "verify", "nothing") == "there is no entry nothing"
@@ -294,7 +280,9 @@ def test_a_run_with_a_result_that_differs_is_a_failure(program_folder):
     )
     text_of("cache", "prune", "--older-than", "0.001s")
     reasons = {
-        write["reason"] for write in json_of("verify", run_id)["writes"] if write["name"] == "sums"
+        write["reason"]
+        for write in json_of("verify", run_id, code=3)["writes"]
+        if write["name"] == "sums"
     }
     assert reasons == {"version vacuumed: its data files are missing or damaged"}
 
@@ -304,7 +292,9 @@ def test_a_missing_input_is_reported(program_folder):
     run_id = load_run()
     shutil.move("lake", "moved")
     reasons = {
-        write["reason"] for write in json_of("verify", run_id)["writes"] if write["name"] == "sums"
+        write["reason"]
+        for write in json_of("verify", run_id, code=3)["writes"]
+        if write["name"] == "sums"
     }
     assert reasons == {"input gone: the table facts does not exist"}
 
@@ -316,7 +306,9 @@ def test_without_plans_no_write_can_be_verified(tmp_path, monkeypatch):
     start(tmp_path, PROGRAM)
     run_id = next(row["run_id"] for row in json_of("runs") if row["job"] == "load")
     reasons = {
-        write["reason"] for write in json_of("verify", run_id)["writes"] if write["name"] == "sums"
+        write["reason"]
+        for write in json_of("verify", run_id, code=3)["writes"]
+        if write["name"] == "sums"
     }
     assert reasons == {"no plan was stored"}
     assert not list(tmp_path.rglob("_plans"))

@@ -17,6 +17,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import read_commit_metadata
 from deltawitness.semconv import WITNESS_VERSION, Env
+from helpers.sizes import cases
+from helpers.terminal_commands import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +34,10 @@ def folder(tmp_path_factory, monkeypatch):
 
 
 def cli(*arguments, **options):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, **options)
+    return run_command(*arguments, text=False, **options)
+
+
+SIGNALS = [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1]
 
 
 def program(text):
@@ -92,7 +97,7 @@ def test_the_sessions_of_a_program_write_delta(tmp_path):
     assert (done.returncode, done.stdout) == (0, b"2\n"), done.stderr
     assert read_commit_metadata(tmp_path / "t").metadata["inputs"][0]["version"] == 1
     off = {**os.environ, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "datafusion"}
-    refused = cli(*command, env=off)
+    refused = cli(*command, environment=off)
     assert refused.returncode == 1
     assert b"not implemented" in refused.stderr
 
@@ -112,13 +117,13 @@ def test_streams_of_the_program_are_unchanged():
     assert (done.stdout, done.stderr, done.returncode) == (data, b"said", 0)
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 77, 255])
+@pytest.mark.parametrize("code", cases([0, 1, 2, 77, 255], [77]))
 def test_the_exit_code_is_that_of_the_program(code):
     """Every exit code of the program is the exit code of the command."""
     assert cli("run", "--quiet", *program(f"raise SystemExit({code})")).returncode == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", cases(SIGNALS, [signal.SIGINT, signal.SIGUSR1]))
 def test_a_program_ended_by_a_signal_ends_the_command_by_it(number):
     """A shell gets the same status, and the summary names the signal."""
     done = cli(
@@ -209,7 +214,7 @@ def test_an_invalid_setting_ends_before_the_program_starts(tmp_path):
         "--quiet",
         *program(WRITES),
         tmp_path / "t",
-        env={**os.environ, Env.DIAGNOSTICS_SINK: "file"},
+        environment={**os.environ, Env.DIAGNOSTICS_SINK: "file"},
     )
     assert done.returncode == 2
     assert done.stderr.decode() == (
@@ -231,7 +236,7 @@ def test_another_sitecustomize_still_runs(tmp_path):
         "run",
         "--quiet",
         *program("import os; print(os.environ['SEEN'])"),
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        environment={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert done.stdout == b"yes\n"
 
@@ -243,7 +248,7 @@ def test_a_disabled_instrumentation_stays_off(tmp_path):
         "--quiet",
         *program(WRITES),
         tmp_path / "t",
-        env={**os.environ, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests,deltalake"},
+        environment={**os.environ, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests,deltalake"},
     )
     assert done.returncode == 0
     assert read_commit_metadata(tmp_path / "t").metadata == {}

@@ -12,7 +12,8 @@ import pytest
 
 from deltawitness import Ledger, read_commit_metadata
 from deltawitness.semconv import Env
-from helpers.ledger_commands import COMMAND, invoke
+from helpers.ledger_commands import invoke
+from helpers.terminal_commands import run_command
 
 SHA = "1f3a" * 10
 
@@ -50,12 +51,10 @@ def run(folder, *options, program="load.py", **variables):
     (home / "project/pyproject.toml").touch()
     (home / "project/load.py").write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name not in set(Env)}
-    return subprocess.run(
-        [*COMMAND, "run", *options, "--", sys.executable, str(home / "project" / program)],
-        cwd=home / "project",
-        env={**environment, "HOME": str(home), **variables},
-        capture_output=True,
-        text=True,
+    return run_command(
+        *("run", *options, "--", sys.executable, home / "project" / program),
+        folder=home / "project",
+        environment={**environment, "HOME": str(home), **variables},
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from helpers.ledger_commands import COMMAND, error_of
+from helpers.ledger_commands import error_of
+from helpers.terminal_commands import run_command
 
 JOB = """
 import pyarrow as pa
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def command(*words):
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True)
+    done = run_command(*words)
     return done.returncode, done.stdout, done.stderr
 
 

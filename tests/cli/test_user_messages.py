@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from datetime import timedelta
 
@@ -26,6 +25,8 @@ from deltawitness import instrumentation as instrumentation_module
 from deltawitness.cli.program import job_name
 from deltawitness.exceptions import ConfigurationError, StatementError
 from deltawitness.semconv import Env
+from helpers.sizes import cases
+from helpers.terminal_commands import run_command
 
 
 @pytest.fixture
@@ -122,7 +123,10 @@ GIVEN_AND_SET = {
 }
 
 
-@pytest.mark.parametrize("kind", GIVEN_AND_SET)
+SMALL = ["a root is given", "the older name is given", "two different ones"]
+
+
+@pytest.mark.parametrize("kind", cases(GIVEN_AND_SET, SMALL))
 @pytest.mark.slow
 def test_a_program_under_the_command_may_choose_its_root(kind, tmp_path):
     """The command makes no conflict of two variables that the program has not without the command."""
@@ -131,13 +135,10 @@ def test_a_program_under_the_command_may_choose_its_root(kind, tmp_path):
     text = "import pyarrow; from deltalake import write_deltalake\n"
     text += "write_deltalake('t', pyarrow.table({'x': [1]}))"
     command = ["run", "--quiet", "--", "env", *assignments, sys.executable, "-c", text]
-    done = subprocess.run(
-        [sys.executable, "-m", "deltawitness", *command],
-        cwd=tmp_path,
-        env={**os.environ, **{name.value: value for name, value in given.items()}},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    done = run_command(
+        *command,
+        folder=tmp_path,
+        environment={**os.environ, **{name.value: value for name, value in given.items()}},
     )
     assert done.returncode == (2 if where is None else 0), done.stderr
     ledgers = {path.parent.name for path in tmp_path.rglob("cache_ledgers")}

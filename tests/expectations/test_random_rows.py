@@ -86,7 +86,7 @@ def test_a_write_commits_if_its_rows_meet_the_rules(tmp_path, captured_writes, a
     schema = pa.schema([(name, pa.int64()) for name in COLUMNS])
     write_deltalake(table, schema.empty_table())
     version, quarantined, met = 0, 0, 0
-    count = size(fair=40, full=400)
+    count = size(fair=40, full=400, small=15)
     for _ in range(count):
         rows, names = random_rows(dice)
         rules = random_rules(dice)

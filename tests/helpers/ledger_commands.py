@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 
 from typer.testing import CliRunner
 
 from deltawitness.cli.app import app
+from helpers.terminal_commands import run_command
 
 COMMAND = [sys.executable, "-m", "deltawitness"]
 
@@ -18,12 +18,10 @@ COMMAND = [sys.executable, "-m", "deltawitness"]
 def run(folder, text, *arguments, options=(), **variables):
     """Run a program under the command, in a folder."""
     program = [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)]
-    return subprocess.run(
-        [*COMMAND, "run", *options, "--", *program],
-        cwd=folder,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
+    return run_command(
+        *("run", *options, "--", *program),
+        folder=folder,
+        environment={**os.environ, **variables},
     )
 
 

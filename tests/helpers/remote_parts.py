@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 
@@ -34,6 +39,20 @@ class Server:
         return self._requests.read_text().splitlines()[before:]
 
 
+@cache
+def _starter():
+    """Start the process that starts the servers of this process; it ends with this process."""
+    script = Path(__file__).parent / "remote_server.py"
+    starter = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    atexit.register(starter.communicate)
+    return starter
+
+
 @contextmanager
 def running_server(folder, *, delay=0.0):
     """Run a server in another process for the block.
@@ -42,19 +61,18 @@ def running_server(folder, *, delay=0.0):
         folder: the directory in which the server writes its port and a line for each request.
         delay: seconds before each response.
     """
-    port, requests = folder / "port", folder / "requests"
+    started, requests = folder / "started", folder / "requests"
     requests.touch()
-    script = Path(__file__).parent / "remote_server.py"
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(port), str(requests), str(delay)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    starter = _starter()
+    starter.stdin.write(json.dumps([str(started), str(requests), delay]).encode() + b"\n")
+    starter.stdin.flush()
     deadline = time.monotonic() + 60
-    while not (port.exists() and port.read_text()):
-        assert process.poll() is None
+    while not started.exists():
+        assert starter.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # the server creates the file when it is ready
-    yield Server(port.read_text(), requests)
-    process.terminate()
-    process.wait()
+        time.sleep(0.02)  # the server creates the file when it is ready
+    port, pid = started.read_text().split()
+    try:
+        yield Server(port, requests)
+    finally:
+        os.kill(int(pid), signal.SIGTERM)

@@ -1,18 +1,25 @@
-"""An S3-compatible server on loopback for tests; each request is a line in a file.
+"""S3-compatible servers on loopback for tests; each request is a line in a file.
 
-python remote_server.py PORT_FILE REQUESTS_FILE [DELAY]
+python remote_server.py
 
-DELAY is the time in seconds by which each response is delayed, as by a network.
+Each line of the standard input is a JSON list: the file for the port and the process id of a new server,
+the file for its requests, and the time in seconds by which each response is delayed, as by a network. A
+server is a child of this process, which has imported moto, so it starts quickly. All servers end with the
+standard input.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import Client
 
 
 def handler(requests, delay):
@@ -37,18 +44,38 @@ def handler(requests, delay):
     return Handler
 
 
-def main(port_file, requests_file, delay="0"):
-    application = DomainDispatcherApplication(create_backend_app)
+def serve(application, started_file, requests_file, delay):
+    """Serve until a signal ends this process; write the port and the process id when it is ready."""
     server = make_server(
         "127.0.0.1",
         0,
         application,
         threaded=True,
-        request_handler=handler(Path(requests_file), float(delay)),
+        request_handler=handler(Path(requests_file), delay),
     )
-    Path(port_file).write_text(str(server.port))
+    started = Path(started_file)
+    started.with_suffix(".new").write_text(f"{server.port} {os.getpid()}")
+    started.with_suffix(".new").rename(started)
     server.serve_forever()
 
 
+def main():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C ends the tests, which end this process
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes servers that have ended
+    application = DomainDispatcherApplication(create_backend_app)
+    Client(application).put("/lake", base_url="http://127.0.0.1")  # creates the application of S3
+    servers = []
+    for line in sys.stdin:
+        server = os.fork()
+        if server == 0:
+            serve(application, *json.loads(line))
+        servers.append(server)
+    for server in servers:
+        try:
+            os.kill(server, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

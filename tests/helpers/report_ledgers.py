@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from deltawitness.column_sources import ColumnSource, ColumnUse, WriteColumns
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
 
 START = dt.datetime(2026, 3, 1, 8, tzinfo=dt.UTC)
@@ -26,6 +27,16 @@ HOSTILE = (
     "z" * 10_000,
 )
 """Names and messages that a careless page would run, or show as something else."""
+
+
+COLUMNS = WriteColumns(
+    {
+        "id": (ColumnSource(0, "id", ColumnUse.IDENTITY),),
+        "euros": (ColumnSource(0, "price", ColumnUse.AGGREGATION),),
+    },
+    (ColumnSource(0, "state", ColumnUse.FILTER),),
+).to_text()
+"""The columns of a write that has read one table, as the ledger has them."""
 
 
 def write_ledger(root: Path, inventory: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
@@ -87,6 +98,9 @@ def run_row(number: int, **values: Any) -> dict[str, Any]:
     }
 
 
+_USE = ColumnUse.TRANSFORMATION
+
+
 def hostile_ledger(root: Path) -> str:
     """Write a ledger with a hostile text in each place, and return its root."""
     inventory, runs = [], []
@@ -122,6 +136,9 @@ def hostile_ledger(root: Path) -> str:
                 table_name="orders",
                 retries=1,
                 inputs=[{"uri": f"file:///lake/{text}", "table_id": text, "version": number}],
+                plan_hash="plan",
+                column_lineage=WriteColumns({text: (ColumnSource(0, text, _USE),)}).to_text(),
+                write_id=f"made-{number}",
                 version=number + 1,
             ),
         ]

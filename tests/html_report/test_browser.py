@@ -6,7 +6,14 @@ import pytest
 
 from deltawitness import report_html
 from helpers import browser
-from helpers.report_ledgers import HOSTILE, hostile_ledger, operation, run_row, write_ledger
+from helpers.report_ledgers import (
+    COLUMNS,
+    HOSTILE,
+    hostile_ledger,
+    operation,
+    run_row,
+    write_ledger,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,7 +33,15 @@ def shown(tmp_path_factory):
     inventory = [operation(number, version=number) for number in range(12)]
     inventory += [
         operation(30, run_id=RUN, version=12),
-        operation(31, run_id=RUN, table_name="totals", version=0, inputs=inputs),
+        operation(
+            31,
+            run_id=RUN,
+            table_name="totals",
+            version=0,
+            inputs=inputs,
+            column_lineage=COLUMNS,
+            plan_hash="plan",
+        ),
         operation(
             32,
             run_id=RUN,
@@ -77,6 +92,17 @@ def test_the_table_of_events_filters_and_sorts_with_the_keyboard(shown):
     assert [int(each) for each in shown["descending"] if each] == versions[::-1]
 
 
+def test_a_table_or_an_edge_of_the_graph_shows_its_columns(shown):
+    """A click and the keys do the same: the focus goes to the columns, and Escape returns it to the graph."""
+    pairs = ["id id identity", "euros price aggregation", "(which rows) state filter"]
+    assert shown["edge_columns"] == pairs
+    assert shown["node_columns"] == pairs
+    assert shown["columns_heading"] == "Columns: totals@0"
+    assert shown["columns_focused"] == "columns"
+    assert shown["columns_left"] == [True, "totals@0"]
+    assert shown["graph_stops"] == 1
+
+
 def test_a_link_selects_a_run_also_when_the_page_opens_with_it(shown):
     """The other operations fade in the timeline, and the page is at the events."""
     assert shown["followed"] == shown["deep_link"] == [RUN[:13]]
@@ -96,7 +122,7 @@ def test_nothing_is_requested_reported_or_inaccessible(ledger, request):
     result = request.getfixturevalue(ledger)
     assert result["requests"] == [result["address"]]
     assert result["console"] == []
-    for view in ("light", "dark", "phone"):
+    for view in ("light", "dark", "phone", "columns"):
         assert result[f"faults_{view}"] == []
 
 

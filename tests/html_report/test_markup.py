@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltawitness.html_report.graph import levels
+from deltawitness.html_report.graph_drawing import levels
 from deltawitness.html_report.markup import Markup, element, isolated, join, visible
 from deltawitness.html_report.sparkline import sparkline
 from deltawitness.html_report.values import duration

@@ -196,7 +196,7 @@ def carry(uri, folder, number, start, counts):
 
 def test_racing_drains_append_each_record_once(root, spools, size):
     """Threads that drain the same spools concurrently lose and duplicate no row."""
-    number = size(8, 40)
+    number = size(8, 40, 4)
     for spool in range(number):
         dead_spool(spools, (RecordKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
     counts, start = [0] * 4, threading.Barrier(4, timeout=60)
@@ -230,7 +230,7 @@ def own_process(uri, folder, name, barrier):
 @pytest.mark.slow
 def test_processes_share_a_ledger(root, spools, size):
     """Processes that create the same ledger concurrently each find all of their rows in it once."""
-    number = size(3, 16)
+    number = size(3, 16, 2)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(number, timeout=60)
     workers = [

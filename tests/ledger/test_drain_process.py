@@ -200,7 +200,7 @@ def test_a_helper_is_not_instrumented(tmp_path, monkeypatch):
     """A sitecustomize and environment variables do not instrument the helper."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
     monkeypatch.setenv("DELTAWITNESS_ACTIVATE", "top")
     monkeypatch.setenv("DELTAWITNESS_RUN_ID", "r")
     left_behind(tmp_path / "cache_spool")

@@ -180,7 +180,7 @@ def test_expiry_and_compaction_beside_writers_lose_and_double_nothing(
     root, ledger, aged, tmp_path, size
 ):
     """Eight writers append while the inventory is compacted again and again, and expired once."""
-    count = size(4, 40)
+    count = size(4, 40, 2)
     aged("old", 500, 500, 499)
     done = tmp_path / "done"
     compactor = start_process(ledger_folder.optimize_until, root.uri, None, str(done))

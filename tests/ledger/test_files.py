@@ -90,6 +90,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize("is_local", [True, False])
 @pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.one_case_in(3)
 def test_a_query_finds_what_the_table_holds(root, condition, is_local, monkeypatch):
     """Any query returns what delta-rs' own reader returns, on local and other storage."""
     if not is_local:

@@ -126,7 +126,7 @@ def try_lease(uri, start, tried, got):
 @pytest.mark.slow
 def test_one_of_many_processes_gets_it(root, size):
     """Of many concurrent processes exactly one gets the lease."""
-    number = size(3, 16)
+    number = size(3, 16, 2)
     context = multiprocessing.get_context("spawn")
     start, tried = (context.Barrier(number, timeout=60) for _ in range(2))
     got = context.Queue()

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("mode", ["direct", "shard", "forward"])
 def test_a_crowd_has_each_row_once(server, tmp_path, size, say, mode):
     """The tables and the ledger are on an object store; a server drains in the mode `forward`."""
-    processes, writes, count = size((4, 6, 4), (32, 100, 16))
+    processes, writes, count = size((4, 6, 4), (32, 100, 16), (3, 3, 2))
     base = f"s3://lake/many-{mode}"
     settings = {
         "cache_root": f"{base}/cache",

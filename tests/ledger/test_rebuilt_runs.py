@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -16,6 +14,7 @@ from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.ledger.tables.write_rows import as_json
 from helpers.ledger_parts import one, rows_of, run_started, spool_in
+from helpers.terminal_commands import run_command
 
 
 @pytest.fixture
@@ -168,17 +167,10 @@ def test_two_concurrent_reconciles_add_one_row(ledger, tmp_path, table):
 def test_the_command_shows_and_filters_them(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, 1)
     ledger.reconcile([table]).apply()
-    command = [sys.executable, "-m", "deltawitness"]
     root = ("--root", ledger.root.uri)
-    done = subprocess.run(
-        [*command, "runs", "--status", "reconstructed", "--json", *root],
-        capture_output=True,
-        check=True,
-    )
+    done = run_command("runs", "--status", "reconstructed", "--json", *root)
     assert [row["run_id"] for row in json.loads(done.stdout)] == [run_id]
-    shown = subprocess.run(
-        [*command, "show", run_id, *root], capture_output=True, check=True, text=True
-    )
+    shown = run_command("show", run_id, *root)
     assert "reconstructed" in shown.stdout
 
 

@@ -37,7 +37,7 @@ def settings(server, tmp_path, request):
 @pytest.mark.parametrize("where", ["local", "remote"])
 def test_eight_writers_share_a_remote_ledger(settings, size, say, where):
     """Concurrent writers fail in no write, every commit gets a row, and each run is one row."""
-    processes, writes = 8, size(3, 50)
+    processes, writes = size((8, 3), (8, 50), (4, 2))
     is_local = where == "local"
     folder = settings["spool_dir"] if is_local else settings["cache_root"]
     options = None if is_local else settings["storage_options"]

@@ -222,7 +222,7 @@ def test_two_folds_at_the_same_time_move_each_row_once(root, left, ledger):
 @pytest.mark.slow
 def test_folds_beside_writers_move_each_row_once(root, ledger, tmp_path, size):
     """Four writers append to two shards while two processes fold."""
-    count = size(10, 60)
+    count = size(10, 60, 4)
     folders = [
         start_process(ledger_folder.fold_until, root.uri, None, str(tmp_path / "done"))
         for _ in range(2)

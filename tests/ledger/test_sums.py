@@ -458,7 +458,7 @@ def test_a_vacuum_counts_no_file_that_a_delete_has_removed(world):
 @pytest.mark.timeout(3000)
 def test_sums_of_random_programs(tmp_path, size, say):
     """Runs, operations, metrics and commits agree, also with a ledger rebuilt from the logs."""
-    count, contents, done = size(12, 500, 5), 0, Counter()
+    count, contents, done = size(12, 500, 3), 0, Counter()
     for seed in range(count):
         folder = tmp_path / str(seed)
         program, ledger, rows, runs, points = observed(folder, random.Random(seed))

@@ -250,7 +250,7 @@ def test_a_thread_that_outlives_the_block_adds_nothing_after_it(place):
 @pytest.mark.slow
 def test_blocks_of_many_threads_do_not_mix(tmp_path, size):
     """Each thread's block has exactly the commits of the thread, while all of them write."""
-    threads, writes = 8, size(6, 40)
+    threads, writes = 8, size(6, 40, 3)
 
     def work(number):
         place = str(tmp_path / f"t{number}")

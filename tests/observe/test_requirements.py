@@ -352,7 +352,8 @@ def test_a_child_process_has_a_run_only_if_its_parent_has_one(tmp_path):
     script = tmp_path / "load.py"
     script.write_text(textwrap.dedent(CHILD))
     variables = {Env.REQUIRE.value: "run,job", "T": str(tmp_path / "t"), "PATH": "/usr/bin"}
-    variables["PYTHONPATH"] = str(Path(deltawitness.__file__).parents[1])
+    source = str(Path(deltawitness.__file__).parents[1])
+    variables["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], source])
     done = subprocess.run(
         [sys.executable, str(script)], env=variables, capture_output=True, text=True
     )

@@ -250,7 +250,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 @pytest.mark.slow
 def test_a_source_larger_than_memory_allows_is_streamed(tmp_path, size):
     """Peak memory grows by a fraction of the 600 MB (5 GB in the long run) that are written."""
-    megabytes = size(600, 5000)
+    megabytes = size(600, 5000, 400)
     out = subprocess.run(
         [sys.executable, "-c", STREAMED, str(tmp_path / "t"), str(megabytes)],
         capture_output=True,

@@ -94,6 +94,27 @@ def use(watched: Watched, run: str, wanted: str) -> dict[str, object]:
     return done
 
 
+def use_graph(page: Page) -> dict[str, object]:
+    """Choose an edge with a click and a table with the keys; return the columns that are shown after each."""
+    row = "[...document.querySelectorAll('#columns tbody tr')].map(r => [...r.cells].map(c => c.textContent).join(' '))"
+    done: dict[str, object] = {}
+    page.locator("svg.lineage .hit").first.click(force=True)
+    done["edge_columns"] = page.evaluate(row)
+    done["graph_stops"] = page.locator("svg.lineage [tabindex='0']").count()
+    page.keyboard.press("Escape")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    done["node_columns"] = page.evaluate(row)
+    done["columns_heading"] = texts(page, "#columns h3")[0]
+    done["columns_focused"] = page.evaluate("document.activeElement.id")
+    done["faults_columns"] = faults(page)
+    page.keyboard.press("Escape")
+    done["columns_left"] = page.evaluate(
+        "[document.getElementById('columns').hidden, document.activeElement.getAttribute('aria-label')]"
+    )
+    return done
+
+
 def main() -> None:
     chromium, report, run, wanted, screenshots = sys.argv[1:]
     address = Path(report).absolute().as_uri()
@@ -114,6 +135,7 @@ def main() -> None:
             each.page.evaluate("getComputedStyle(document.body).backgroundColor")
             for each in watched
         ]
+        results |= use_graph(watched[0].page)
         results |= use(watched[0], run, wanted)
         linked = Watched(browser, f"{address}#run={run[:13]}", **VIEWS["light"])
         results["deep_link"] = sorted(set(column(linked.page, 3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -16,20 +17,28 @@ pytestmark = pytest.mark.slow
 ROOT = REPOSITORY
 
 
-def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):
-    """336,776 flights are loaded, and every commit of every table has the id of the one run."""
-    lake, summary_file = tmp_path / "lake", tmp_path / "summary.json"
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder with the lakehouse and the summary of the demo, and the result of its program."""
+    folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "deltawitness", "run", "--job", "lakehouse", "--show-trace"),
-            *("--json", str(summary_file), "--", sys.executable),
-            *(str(ROOT / "examples" / "lakehouse.py"), str(lake)),
+            *("--json", "summary.json", "--", sys.executable),
+            *(str(ROOT / "examples" / "lakehouse.py"), str(folder / "lake")),
         ],
         capture_output=True,
         text=True,
         check=True,
-        cwd=tmp_path,
+        cwd=folder,
     )
+    return folder, done
+
+
+def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(demo):
+    """336,776 flights are loaded, and every commit of every table has the id of the one run."""
+    folder, done = demo
+    lake, summary_file = folder / "lake", folder / "summary.json"
     assert done.stdout.splitlines()[-1] == "336,776 flights read"
     summary = json.loads(summary_file.read_text())
     assert (summary["tables"], summary["total"]["errors"]) == (6, 0)
@@ -66,10 +75,9 @@ AFTER_THE_BATCH = """\
   high_airports: hit"""
 
 
-def test_a_late_batch_recomputes_exactly_the_dependent_views(tmp_path):
+def test_a_late_batch_recomputes_exactly_the_dependent_views(demo, tmp_path):
     """After all misses and all hits, only dependent views are misses; output and ledger have the reasons."""
-    program = ROOT / "examples" / "lakehouse.py"
-    subprocess.run([sys.executable, program, tmp_path / "lake"], capture_output=True, check=True)
+    shutil.copytree(demo[0] / "lake", tmp_path / "lake")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "deltawitness", "run", "--job", "cached", "--", sys.executable),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from deltawitness.ledger.tables.schema import COUNT_MEANINGS, TABLES
 from deltawitness.run_origin import SYSTEMS, System
 from deltawitness.semconv import CommitKey, Env
 from helpers.places import REPOSITORY
+from helpers.terminal_commands import in_one_pipe, in_pipe
 
 FORMER_NAMES = {"Pruned", "Verified"}
 """Aliases that no page documents."""
@@ -50,10 +52,19 @@ PUBLIC_MODULES = [
 ]
 
 
-def command_line(command):
-    """Return the words of a command, with this interpreter for `python` and for `deltawitness`."""
-    ours = {"deltawitness": [sys.executable, "-m", "deltawitness"], "python": [sys.executable]}
-    return [part for word in shlex.split(command) for part in ours.get(word, [word])]
+def execute(command):
+    """Run a command in the working directory, with this interpreter for `python`."""
+    program, *arguments = [
+        sys.executable if word == "python" else word for word in shlex.split(command)
+    ]
+    if program == "deltawitness":
+        return in_pipe(Path.cwd(), *arguments, COLUMNS="200")
+    return subprocess.run(
+        [program, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
 
 
 def evaluate_console(example):
@@ -74,12 +85,7 @@ def evaluate_console(example):
             assert_extras_exist(command)
         else:
             expected = re.search(r"exit code (\d+)", comment)
-            done = subprocess.run(
-                command_line(command),
-                capture_output=True,
-                text=True,
-                env={**os.environ, "COLUMNS": "200"},
-            )
+            done = execute(command)
             assert done.returncode == int(expected[1] if expected else 0), (
                 line,
                 done.stdout,
@@ -102,14 +108,17 @@ def assert_commands_exist(text):
     for line in re.findall(r"^\$ deltawitness (.*)$", text, re.MULTILINE):
         words = line.split(" -- ")[0].split()
         name = words[:2] if words[0] in {"cache", "ledger", "release"} else words[:1]
-        done = subprocess.run(
-            [sys.executable, "-m", "deltawitness", *name, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        text_of_help = help_of(*name)
         for option in (word for word in words if word.startswith("--")):
-            assert option in done.stdout
+            assert option in text_of_help
+
+
+@cache
+def help_of(*command):
+    """Return the help of a command."""
+    shown = CliRunner().invoke(app, [*command, "--help"])
+    assert shown.exit_code == 0, shown.output
+    return shown.stdout
 
 
 def evaluate_file(example):
@@ -458,46 +467,52 @@ def test_the_commands_on_the_page_are_those_of_the_command_line():
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_every_command_explains_itself(name):
     """The help of a command has each option that the page names."""
-    words = name.split()[1:]
-    shown = CliRunner().invoke(app, [*words, "--help"])
-    assert shown.exit_code == 0, shown.output
-    help_text = shown.stdout
+    help_text = help_of(*name.split()[1:])
     row = next(line for line in between("commands").splitlines() if f"`{name}" in line)
     for option in re.findall(r"`(--[a-z-]+)`", row):
         assert option in help_text
 
 
+@pytest.fixture
+def example(monkeypatch):
+    """Return a function that returns the transcript of an example; its commands start quickly."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    console = importlib.import_module("ledger_transcript")
+    execute_program = console.execute
+
+    def execute_quickly(command, folder, environment):
+        ours = console.PROGRAMS["deltawitness"]
+        if command[: len(ours)] == ours:
+            return in_one_pipe(folder, command[len(ours) :], environment)
+        return execute_program(command, folder, environment)
+
+    monkeypatch.setattr(console, "execute", execute_quickly)
+    yield lambda name: importlib.import_module(name).transcript()
+    for path in (ROOT / "examples").glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_the_transcript_is_what_the_console_shows():
+def test_the_transcript_is_what_the_console_shows(example):
     """The transcript is the output of the example, which repairs the ledger of a killed run."""
-    assert between("transcript") == f"```text\n{output_of('ledger_transcript.py')}```"
+    assert between("transcript") == f"```text\n{example('ledger_transcript')}```"
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_the_answers_are_what_the_console_shows():
+def test_the_answers_are_what_the_console_shows(example):
     """The transcript is the output of the example, which asks about the writes of a program."""
     shown = between("transcript", "answers")
-    assert shown == f"```text\n{output_of('answers_transcript.py')}```"
+    assert shown == f"```text\n{example('answers_transcript')}```"
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_the_walk_through_is_what_the_console_shows():
+def test_the_walk_through_is_what_the_console_shows(example):
     """The transcript is the output of the example, which finds, explains and undoes a bad batch."""
     shown = between("transcript", "walkthrough")
-    assert shown == f"```text\n{output_of('walkthrough.py')}```"
-
-
-def output_of(example):
-    """Return the output of a program in the folder of examples."""
-    return subprocess.run(
-        [sys.executable, ROOT / "examples" / example],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    assert shown == f"```text\n{example('walkthrough')}```"
 
 
 def test_the_layers_on_the_page_are_those_of_the_contract():

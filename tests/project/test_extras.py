@@ -19,6 +19,7 @@ from deltawitness import datafusion_pairs
 from deltawitness.exceptions import DeltaWitnessError, MissingExtraError, UnsupportedEngineError
 from deltawitness.extras import is_installed, require
 from helpers.places import PROGRAMS, REPOSITORY
+from helpers.sizes import cases
 
 DATAFUSION = {
     "DeltaCache": "DeltaCache",
@@ -80,8 +81,11 @@ def run_without(packages, folder):
     return json.loads(done.stdout)
 
 
+PARTS = [*ERRORS, ",".join(ERRORS)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("packages", [*ERRORS, ",".join(ERRORS)])
+@pytest.mark.parametrize("packages", cases(PARTS, PARTS[-1:]))
 def test_everything_else_works_without_the_packages_of_an_extra(packages, tmp_path):
     """Writes, pipelines, the ledger and reconcile work; what cannot names its extra in one line."""
     result = run_without(packages, tmp_path)
@@ -120,6 +124,7 @@ main()
         (["cache", "prune", "--older-than", "7d"], 0, ""),
     ],
 )  # fmt: skip
+@pytest.mark.one_case_in(2)
 def test_commands_without_datafusion(arguments, code, text, tmp_path):
     """A command works without DataFusion, or names the extra and exits with 2."""
     ctx = deltawitness.ObservedSessionContext()

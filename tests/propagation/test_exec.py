@@ -15,6 +15,8 @@ from deltalake import write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
 from deltawitness.semconv import Env
 from deltawitness.testing import InMemoryTelemetry
+from helpers.sizes import cases
+from helpers.terminal_commands import run_command
 
 BEGIN = """
 import os, sys
@@ -42,12 +44,11 @@ REPLACED = "write('t'); os.execv(sys.executable, python(FOLLOWING))"
 
 
 def execute(command, folder, *, is_supervised):
-    before = [sys.executable, "-m", "deltawitness", "run", "--quiet", "--"] if is_supervised else []
-    variables = {Env.CACHE_ROOT.value: str(folder / "root")}
-    environment = {**os.environ, **variables}
-    return subprocess.run(
-        [*before, *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    environment = {**os.environ, Env.CACHE_ROOT.value: str(folder / "root")}
+    if is_supervised:
+        words = ("run", "--quiet", "--", *command)
+        return run_command(*words, folder=folder, environment=environment)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def runs_of(folder):
@@ -77,7 +78,7 @@ SUPERVISED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SUPERVISED)
+@pytest.mark.parametrize("kind", cases(SUPERVISED, list(SUPERVISED)[1::2]))
 def test_a_run_continues_in_the_program_after_exec(kind, tmp_path):
     """There is one run of one process, with all writes and the exit code of the last program."""
     text, following, expected = SUPERVISED[kind]

@@ -428,7 +428,7 @@ def test_a_task_of_a_dask_cluster_is_in_the_run_of_its_submitter(tmp_path):
     with (
         run("starts the cluster"),
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

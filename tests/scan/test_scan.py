@@ -28,7 +28,7 @@ from helpers.sql_statements import SCHEMA, predicates
 
 NAN = float("nan")
 
-EXAMPLES = 5_000 if os.environ.get("TEST_SIZE") == "long" else 150
+EXAMPLES = {"long": 5_000, "ci": 150}.get(os.environ.get("TEST_SIZE"), 40)
 
 FOREIGN = FOREIGN_TABLES
 

@@ -77,6 +77,7 @@ def rows_of(frame):
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["files", "csv", "delta"])
 @pytest.mark.parametrize("query", SPLITTABLE)
+@pytest.mark.one_case_in(3)
 def test_the_parts_have_the_rows_of_the_query(query, table, ctx):
     """Each part pickles and runs without the session; together they have the rows of the query."""
     frame = plain(ctx.sql(query.format(table=table)))
@@ -104,6 +105,7 @@ UNSPLITTABLE = {
 
 @pytest.mark.parametrize("table", ["files", "delta"])
 @pytest.mark.parametrize("query", UNSPLITTABLE)
+@pytest.mark.one_case_in(3)
 def test_other_queries_are_refused_with_the_reason(query, table, ctx, tmp_path):
     """The message names the node; nothing is written, and the write is recorded as failed."""
     with pytest.raises(StatementError, match=f"{UNSPLITTABLE[query]}.*split='auto'"):

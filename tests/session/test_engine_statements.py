@@ -54,6 +54,7 @@ def result_of(ctx, statement):
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.one_case_in(3)
 def test_a_statement_that_is_not_about_delta_is_the_engines(statement, tmp_path):
     """A statement without Delta tables has the plain engine's result, error and effect."""
     statement = statement.replace("{out}", str(tmp_path))
@@ -96,6 +97,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.one_case_in(3)
 def test_a_statement_runs_as_often_as_the_engine_runs_it(name, way, capsys):
     """A statement runs as often as in the plain engine, with the same results."""
 

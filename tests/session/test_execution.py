@@ -70,6 +70,7 @@ TERMINAL = {
 
 @pytest.mark.parametrize("target", ["t", "m"])
 @pytest.mark.parametrize("how", TERMINAL)
+@pytest.mark.one_case_in(3)
 def test_a_statement_runs_once_per_terminal_call(ctx, target, how):
     """Each terminal call runs the statement once, on a Delta table and on an in-memory table."""
     before = size(ctx, target)

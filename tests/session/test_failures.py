@@ -93,6 +93,7 @@ WRITES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), OSError("lost")], ids=str)
 @pytest.mark.parametrize("case", WRITES)
+@pytest.mark.one_case_in(4)
 def test_a_commit_that_landed_is_served(uri, late_errors, case, error):
     """A commit that landed before an error is served under every name and view; the error is unchanged."""
     ctx = session(uri)

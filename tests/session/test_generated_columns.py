@@ -70,6 +70,7 @@ INSERTS = {
 @pytest.mark.parametrize("partition_by", [None, ["twice"]])
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("case", INSERTS)
+@pytest.mark.one_case_in(5)
 def test_an_insert_computes_generated_columns_that_it_does_not_name(
     tmp_path, case, place, partition_by
 ):

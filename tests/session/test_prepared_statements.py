@@ -40,6 +40,7 @@ def as_optimized(ctx, sql):
     "where",
     ["a IS NULL", "1 = 2", "a = NULL", "a IN (1) AND a IN (2)", "b > 5 AND false", "false"],
 )
+@pytest.mark.one_case_in(5)
 def test_a_filter_that_never_holds_deletes_nothing(ctx, tmp_path, way, where):
     """A DELETE whose filter the optimizer folds to an empty relation deletes no row."""
     schema = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.int64())])
@@ -68,6 +69,7 @@ FILTERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
 @pytest.mark.parametrize("where", FILTERS)
+@pytest.mark.one_case_in(5)
 def test_a_prepared_delete_applies_its_filter(ctx, tmp_path, way, where):
     """A DELETE whose filter the optimizer moves into a projection, join or scan deletes the right rows."""
     schema = pa.schema(
@@ -118,6 +120,7 @@ PREPARED = {
 
 
 @pytest.mark.parametrize("statement", PREPARED)
+@pytest.mark.one_case_in(3)
 def test_a_prepared_statement_has_the_values_that_it_is_executed_with(ctx, tmp_path, statement):
     """EXECUTE casts its values to the inferred types and is planned from the text of PREPARE each time."""
     schema = pa.schema(

@@ -114,6 +114,7 @@ def outcomes(files, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("owner", "name"), [(o, n) for o, calls in CALLS.items() for n in calls])
+@pytest.mark.one_case_in(3)
 def test_a_call_has_the_result_of_the_engines_own_object(owner, name, outcomes):
     """Each call has the plain engine's result, through a proxy and through patches."""
     call = CALLS[owner][name]

@@ -81,6 +81,7 @@ def values(uri):
 
 @pytest.mark.parametrize("act", WRITES)
 @pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.one_case_in(3)
 def test_the_operators_of_a_source_are_an_artifact(ctx, tmp_path, act, given):
     """One artifact, with the plan hash of the commit and the rows of each operator."""
     frame = ctx.sql(QUERY)

@@ -73,6 +73,7 @@ UNDER_ANOTHER_SCHEMA = {
 @pytest.mark.slow
 @pytest.mark.parametrize("is_written", [False, True])
 @pytest.mark.parametrize("statement", UNDER_ANOTHER_SCHEMA)
+@pytest.mark.one_case_in(3)
 def test_a_statement_means_the_default_schema_that_it_was_made_under(
     ctx, make, statement, is_written
 ):
@@ -373,6 +374,7 @@ DIALECTS = ("generic", "postgres", "mysql", "bigquery", "databricks", "mssql", "
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.one_case_in(3)
 def test_a_merge_is_evaluated_in_every_dialect(ctx, make, dialect):
     """The SQL that an evaluated MERGE generates is valid in every dialect."""
     uri = make("t", id=[1, 2, 3], v=[10, 20, 30])

@@ -137,6 +137,7 @@ AGAIN = {
 
 
 @pytest.mark.parametrize("how", AGAIN)
+@pytest.mark.one_case_in(3)
 def test_every_repeated_run_of_a_statement_warns(ctx, tmp_path, telemetry, how):
     """A derived frame shares its source's runs, and the warning points at the program's line."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")

@@ -83,6 +83,7 @@ def test_a_context_that_can_be_pickled_is_observed_when_it_comes_back():
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", TERMINAL)
+@pytest.mark.one_case_in(3)
 def test_a_query_that_is_captured_gives_the_same_rows(name, way, files, tmp_path, capsys):
     """Streams whose rows are counted return the same batches."""
     place = Place(files, tmp_path)

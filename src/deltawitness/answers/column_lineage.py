@@ -13,7 +13,13 @@ from deltawitness.answers.column_graph import (
     TableColumn,
     UnknownColumns,
 )
-from deltawitness.answers.committed_writes import CommittedWrites, Key, inputs_of, previous_of
+from deltawitness.answers.committed_writes import (
+    CommittedWrites,
+    Key,
+    inputs_of,
+    previous_of,
+    restored_of,
+)
 from deltawitness.answers.lineage import DEPTH, follow_lineage
 from deltawitness.answers.lineage_graph import Lineage, LineageDirection
 from deltawitness.answers.rows import TableVersion
@@ -135,9 +141,12 @@ class _Walk:
         """
         known = self._columns_of(start)
         if column is None:
-            if not known.columns:
+            names = list(known.columns) or self._earlier_columns(start)
+            if not known.columns and not self._is_restore(start):
                 self.unknown[start, None] = known.reason or NOTHING_ASSIGNED
-            return list(known.columns) or self._earlier_columns(start)
+            elif not names:
+                self.unknown[start, None] = NO_PLAN
+            return names
         if not self._may_have(start, column):
             listed = ", ".join(known.columns)
             msg = f"{self.nodes[start]}: its plan has written no column {column}, only: {listed}"
@@ -150,9 +159,9 @@ class _Walk:
         return self._is_partial(key) or known.reason is not None or column in known.columns
 
     def _is_partial(self, key: Key) -> bool:
-        """Return whether a version may have rows of the version before."""
+        """Return whether a version may have rows of an earlier version."""
         row = self.writes.get(key)
-        return row is None or previous_of(row) is not None
+        return row is None or previous_of(row) is not None or restored_of(row) is not None
 
     def _earlier_columns(self, start: Key) -> list[str]:
         """Return the columns of the newest earlier version of a table whose columns are known."""
@@ -173,7 +182,7 @@ class _Walk:
             reason = EARLIER if is_cut_off else NOT_ASSIGNED
         found = [(self._place(key, source), source.use) for source in sources or ()]
         if previous is not None and previous not in {place for place, _ in found}:
-            self.edges[previous, target, ColumnUse.IDENTITY, True] = None
+            self._add_copy(previous, target)
             yield previous
         for place, use in found:
             if place is None:
@@ -184,10 +193,20 @@ class _Walk:
         if reason is not None:
             self.unknown[key, column if known.reason is None else None] = reason
 
-    def _previous(self, key: Key, column: str) -> _Place | None:
-        """Return the same column of the version on which a write was made, if the history is followed."""
+    def _add_copy(self, previous: _Place, target: tuple[Key, str]) -> None:
+        """Add the edge to a column from the same one of an earlier version, of the history or restored."""
+        self.edges[previous, target, ColumnUse.IDENTITY, not self._is_restore(target[0])] = None
+
+    def _is_restore(self, key: Key) -> bool:
         row = self.writes.get(key)
-        version = None if row is None or not self.graph.has_history else previous_of(row)
+        return row is not None and restored_of(row) is not None
+
+    def _previous(self, key: Key, column: str) -> _Place | None:
+        """Return the same column of the restored version; if the history is followed, of the version before."""
+        row = self.writes.get(key)
+        version = None if row is None else restored_of(row)
+        if version is None and row is not None and self.graph.has_history:
+            version = previous_of(row)
         if version is None:
             return None
         previous = self.writes.resolve([(key[0], version)])[key[0], version]
@@ -231,7 +250,7 @@ class _Walk:
                 self.edges[place, (target, name), use, False] = None
         for place, use in self._followed(target, known.rows or (), all_of):
             self.rows[place, target, use] = None
-        if self.graph.has_history:
+        if self.graph.has_history or self._is_restore(target):
             self._add_later(target)
 
     def _add_later(self, target: Key) -> None:
@@ -243,7 +262,7 @@ class _Walk:
                 continue
             self.columns[later] = None
             if not any((previous, later, use, False) in self.edges for use in ColumnUse):
-                self.edges[previous, later, ColumnUse.IDENTITY, True] = None
+                self._add_copy(previous, later)
 
     def _followed(
         self, target: Key, sources: Iterable[ColumnSource], all_of: Key | None
@@ -279,6 +298,8 @@ class _Walk:
             return WriteColumns.parse(text)
         if row["cache_operation"] == CacheOperation.DELETE.value:
             return WriteColumns()  # it has removed rows, and has changed no value
+        if restored_of(row) is not None:
+            return WriteColumns()  # its values are those of the restored version
         return WriteColumns(reason=NO_PLAN if row.get("plan_hash") is None else NOT_RECORDED)
 
     def _resolve_inputs(self, keys: Iterable[Key]) -> None:

@@ -18,6 +18,7 @@ from deltawitness.call_site import CallSite
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.outcome import RawCommit, metrics_of
 from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.commit.restored import restored_version
 from deltawitness.events import CommitMetrics
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
@@ -155,6 +156,9 @@ def _with_log(shown: ShownCommit, commit: CommitMetadata, content: bytes) -> Sho
     keys = commit.witness
     trace_id, span_id = trace_ids_of(keys.get(CommitKey.TRACEPARENT))
     inputs, is_inferred = _inputs_of(keys)
+    restored = restored_version(commit)
+    if restored is not None:
+        inputs, is_inferred = (replace(shown.table, version=restored),), False
     found: dict[str, Any] = {
         "time": time_of(commit),
         "run_id": _text(keys.get(CommitKey.RUN_ID)),

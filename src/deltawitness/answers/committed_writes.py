@@ -27,6 +27,7 @@ __all__ = [
     "keeps_rows",
     "previous_of",
     "reads_query",
+    "restored_of",
 ]
 
 Key = tuple[str, int]
@@ -275,6 +276,15 @@ def versions_of(row: Row) -> list[int]:
     return list(row.get("versions") or ()) or [row["version"]]
 
 
+def restored_of(row: Row) -> int | None:
+    """Return the version that a RESTORE has restored; None for another operation, and if it is not known."""
+    if row["cache_operation"] != CacheOperation.RESTORE.value:
+        return None
+    own = (read["version"] for read in inputs_of(row)[0] if read["table_id"] == row["table_id"])
+    first = min(versions_of(row))
+    return max((version for version in own if version < first), default=None)
+
+
 def inputs_of(row: Row) -> tuple[list[dict[str, Any]], EdgeKind]:
     """Return the inputs of a write, and how they are known."""
     for column, kind in _READS.items():
@@ -292,9 +302,10 @@ def previous_of(row: Row) -> int | None:
     """Return the version of the same table on which a write was made; None if it replaced or created it.
 
     A write that replaced the table with rows that were read from it was made on the version that was read.
+    A RESTORE was not made on the version before it: the restored version is its input.
     """
     first = min(versions_of(row))
-    if first == 0:
+    if first == 0 or restored_of(row) is not None:
         return None
     if row["cache_operation"] not in _CREATING and row["mode"] != "overwrite":
         return first - 1

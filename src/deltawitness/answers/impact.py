@@ -148,16 +148,16 @@ def _inputs(
     since = index.changed_since(old)
     found: dict[str, list[DependentInput]] = {}
     for (table, read), (version, kind) in sorted(reads.items()):
-        read_by = spread.pairs[table, read].read_by
+        pair = spread.pairs[table, read]
         replaced = states[table].replaced
-        is_replaced = replaced is not None and replaced > read_by
+        is_replaced = pair.is_undone or (replaced is not None and replaced > pair.read_by)
         named = names[read]
         found.setdefault(table, []).append(
             DependentInput(
                 table=TableVersion(version, named.name, named.uri, read),
                 newest=changed.get(read),
                 kind=kind,
-                read_by=read_by,
+                read_by=pair.read_by,
                 is_replaced=is_replaced,
                 stale_since=None if is_replaced else since.get((read, version)),
             )

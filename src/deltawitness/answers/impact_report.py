@@ -7,6 +7,7 @@ from datetime import datetime
 
 from deltawitness.answers.lineage_graph import EdgeKind
 from deltawitness.answers.rows import TableVersion
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["Dependent", "DependentInput", "Impact"]
 
@@ -20,10 +21,11 @@ class DependentInput:
         newest: the newest version of the input that changed rows; None if the ledger has no write of it.
         kind: how the input is known.
         read_by: the version of the dependent that read it last.
-        is_replaced: whether the dependent was overwritten later without a read of this input. Then it
-            is not stale, because it has no row of the input any more.
+        is_replaced: whether the dependent was overwritten later without a read of this input, or a RESTORE
+            has undone all of its reads. Then it is not stale, because it has no row of the input any more.
         stale_since: when the first write began that changed rows of the input after the version that
-            was read; None if there is none.
+            was read; None if there is none, and if a RESTORE has made the content of that version the
+            newest.
     """
 
     table: TableVersion
@@ -75,7 +77,7 @@ class Dependent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Impact:
+class Impact(HtmlDisplay):
     """The tables that depend on a table.
 
     Attributes:

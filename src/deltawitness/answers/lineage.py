@@ -15,6 +15,7 @@ from deltawitness.answers.committed_writes import (
     inputs_of,
     keeps_rows,
     previous_of,
+    restored_of,
 )
 from deltawitness.answers.lineage_graph import (
     EdgeKind,
@@ -155,8 +156,9 @@ class _Walk:
             if row is None:
                 continue
             inputs, kind = inputs_of(row)
+            restored = restored_of(row)
             for read in inputs:
-                if read["table_id"] != target[0]:
+                if read["table_id"] != target[0] or read["version"] == restored:
                     reads.append((target, (read["table_id"], read["version"]), kind))
                     self._remember_place(read["table_id"], read.get("uri"))
             previous = previous_of(row) if self.has_history else None
@@ -177,7 +179,7 @@ class _Walk:
         links = [
             (sources[read], target, kind, read[1])
             for target, read, kind in found
-            if target[0] != read[0] and self._has_read(target, read)
+            if self._has_read(target, read)
         ]
         if not self.has_history:
             return links
@@ -210,10 +212,13 @@ class _Walk:
         return choose(known) if known and len(known) == len(times) else None
 
     def _has_read(self, target: Key, read: Key) -> bool:
-        """Return whether the newest write of a version is the one that has read another version."""
+        """Return whether the newest write of a version has an edge from another version, as an input."""
         row = self.writes.get(target)
-        inputs = [] if row is None or keeps_rows(row) else inputs_of(row)[0]
-        return any((each["table_id"], each["version"]) == read for each in inputs)
+        if row is None or keeps_rows(row):
+            return False
+        if target[0] == read[0]:
+            return restored_of(row) == read[1]
+        return any((each["table_id"], each["version"]) == read for each in inputs_of(row)[0])
 
     def _remember_place(self, table: str, uri: str | None) -> None:
         if uri is not None:

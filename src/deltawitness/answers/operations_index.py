@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from deltawitness.answers.committed_writes import Key
 from deltawitness.answers.lineage_graph import EdgeKind
+from deltawitness.answers.table_content import TableContent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,13 +34,16 @@ class Pair:
         table: id of the table.
         read: id of the table that it has read.
         first_version: its first version with such a read.
-        read_by: its last version with such a read.
+        read_by: its last version with such a read; of those on which its newest version was made, if there
+            are any.
+        is_undone: whether its newest version was made on no version with such a read, because of a RESTORE.
     """
 
     table: str
     read: str
     first_version: int
     read_by: int
+    is_undone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Changes:
     Attributes:
         newest: its newest version that may have other rows than the one before; else the newest one.
         changed: the newest version that changed rows; None if there is none.
-        replaced: the newest version that replaced all rows; None if there is none.
+        replaced: the newest version that replaced all rows; None if there is none. Versions that a
+            RESTORE has undone do not count.
     """
 
     newest: int
@@ -144,8 +149,20 @@ class OperationsIndex:
                 reads = self._pairs.get(read * len(self.ids) + table)
                 versions = _range_of(reads, "read_version", first)
                 if versions is not None:
-                    found.append(Pair(self._names[table], name, *versions))
+                    pair = Pair(self._names[table], name, *versions)
+                    found.append(self._without_undone(pair, reads, first))
         return sorted(found, key=lambda pair: (pair.table, pair.read))
+
+    def _without_undone(self, pair: Pair, reads: pa.Table, first: int) -> Pair:
+        """Return a pair without the reads that a RESTORE of the reader has undone, if others are left."""
+        content = self._contents.get(pair.table)
+        if content is None:
+            return pair
+        rows = zip(reads["version"].to_pylist(), reads["read_version"].to_pylist(), strict=True)
+        current = content.current(version for version, was_read in rows if was_read >= first)
+        if not current:
+            return replace(pair, is_undone=True)
+        return replace(pair, read_by=max(current))
 
     # --- changes of tables -----------------------------------------------------------------------
 
@@ -154,6 +171,30 @@ class OperationsIndex:
         """The commits, by their tables."""
         rows = self.operations.filter(self.operations["committed"])
         return _Groups.of(rows, rows["table"])
+
+    @cached_property
+    def _contents(self) -> dict[str, TableContent]:
+        """The versions of the tables that were restored, by their ids."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+        reads = self.reads
+        is_own = pc.and_(pc.equal(reads["table"], reads["read"]), reads["restores"])
+        is_earlier = pc.less(reads["read_version"], reads["version"])
+        columns = ("table", "version", "read_version")
+        own = reads.filter(pc.and_(is_own, is_earlier)).select(columns)
+        restored: dict[int, dict[int, int]] = {}
+        for table, version, was_read in zip(
+            *(own[name].to_pylist() for name in columns), strict=True
+        ):
+            restored.setdefault(table, {})[version] = was_read
+        found = {}
+        for table, versions in restored.items():
+            rows = self._commits.get(table)
+            newest = _last(rows)
+            if newest is not None:
+                content = TableContent(newest, versions, _changed_or_unknown(rows, newest))
+                found[self._names[table]] = content
+        return found
 
     def changes(self, tables: Iterable[str]) -> dict[str, Changes]:
         """Return when tables have changed, by their ids."""
@@ -169,11 +210,19 @@ class OperationsIndex:
                 newest = _last(rows)
             assert newest is not None
             changed, replaced = (_last(rows.filter(rows[flag])) for flag in ("changes", "replaces"))
+            content = self._contents.get(name)
+            if content is not None:
+                replacing = rows.filter(rows["replaces"])["version"].to_pylist()
+                replaced = max(content.current(replacing), default=None)
             found[name] = Changes(newest, changed, replaced)
         return found
 
     def changed_since(self, keys: Iterable[Key]) -> dict[Key, datetime]:
-        """Return when rows of tables changed first after versions; no value where they have not changed."""
+        """Return when rows of tables changed first after versions.
+
+        A version has no value where they have not changed, or where a RESTORE has made its content the newest.
+        Where an earlier RESTORE has done that, only the changes after it count.
+        """
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
         wanted: dict[str, list[int]] = {}
@@ -182,11 +231,17 @@ class OperationsIndex:
         found = {}
         for table, versions in wanted.items():
             rows = self._commits.get(self.ids.get(table, -1))
-            is_later = pc.greater(rows["version"], number(min(versions)))
+            content = self._contents.get(table)
+            equal = _last_equal(content, versions)
+            if not equal:
+                continue
+            is_later = pc.greater(rows["version"], number(min(equal.values())))
             rows = rows.filter(pc.and_(pc.and_(rows["changes"], is_later), rows["time"].is_valid()))
             changes = list(zip(rows["version"].to_pylist(), rows["time"].to_pylist(), strict=True))
-            for version, micros in _first_times(changes, versions):
-                found[table, version] = _EPOCH + timedelta(microseconds=micros)
+            times = dict(_first_times(changes, equal.values()))
+            for version, last in equal.items():
+                if last in times:
+                    found[table, version] = _EPOCH + timedelta(microseconds=times[last])
         return found
 
 
@@ -228,6 +283,23 @@ def _range_of(rows: pa.Table, column: str, least: int) -> tuple[int, int] | None
     found = pc.min_max(rows.filter(pc.greater_equal(rows[column], number(least)))["version"])
     first, last = found["min"].as_py(), found["max"].as_py()
     return None if first is None else (first, last)
+
+
+def _changed_or_unknown(commits: pa.Table, newest: int) -> list[int]:
+    """Return the versions up to one that changed rows, and those that the ledger does not have."""
+    changed = set(commits.filter(commits["changes"])["version"].to_pylist())
+    known = set(commits["version"].to_pylist())
+    # The column `version` is the last one of a VACUUM, whose first commit is the one before.
+    known.update(each - 1 for each in commits.filter(commits["vacuums"])["version"].to_pylist())
+    return sorted(changed.union(set(range(newest + 1)) - known))
+
+
+def _last_equal(content: TableContent | None, versions: Iterable[int]) -> dict[int, int]:
+    """Return for versions that are not the newest content the last version with the same content."""
+    if content is None:
+        return {version: version for version in versions}
+    others = (version for version in versions if not content.is_current(version))
+    return {version: content.last_equal(version) for version in others}
 
 
 def _last(rows: pa.Table) -> int | None:

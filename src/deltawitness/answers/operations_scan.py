@@ -19,7 +19,9 @@ from deltawitness.answers.committed_writes import (
 )
 from deltawitness.answers.operations_index import OperationsIndex, number, numbers
 from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY
+from deltawitness.semconv import CacheOperation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,13 +31,24 @@ __all__ = ["read_changes", "read_operations"]
 REPLACES_ROWS = "coalesce(mode = 'overwrite' OR cache_operation IN ('create', 'convert'), false)"
 """The condition that an operation has replaced all rows of a table."""
 
+
+def _is_operation(operation: CacheOperation) -> str:
+    """Return the condition that an operation is of a kind."""
+    return f"coalesce(cache_operation, '') = {quote_literal(operation.value)}"
+
+
 _FLAGS = {
     "committed": COMMITTED,
     "keeps": KEEPS_ROWS,
     "changes": CHANGES_ROWS,
     "replaces": REPLACES_ROWS,
     "writes": WRITES_ROWS,
+    "restores": _is_operation(CacheOperation.RESTORE),
+    "vacuums": _is_operation(CacheOperation.VACUUM),
 }
+
+_OF_READS = ("writes", "restores")
+"""The conditions that the rows of inputs have as well."""
 
 
 def read_operations(ledger: LedgerListing, since: datetime | None = None) -> OperationsIndex:
@@ -126,7 +139,7 @@ class _Reader:
         import pyarrow as pa  # noqa: PLC0415 - heavy
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-        names = ["table", "version", *(["writes"] if self.flags else [])]
+        names = ["table", "version", *(name for name in _OF_READS if name in self.flags)]
         columns = {name: operations.column(name).take(owners) for name in names}
         return _batch(
             {
@@ -153,7 +166,7 @@ class _Reader:
         own = [("table", pa.int64()), ("version", pa.int64())]
         read = [("read", pa.int64()), ("read_version", pa.int64()), ("is_exact", pa.int64())]
         flags = [(name, pa.bool_()) for name in self.flags]
-        of_reads = [flag for flag in flags if flag[0] == "writes"]
+        of_reads = [flag for flag in flags if flag[0] in _OF_READS]
         times = [("time", pa.int64())] if flags else []
         operations = pa.schema([*own, *flags, *times])
         reads = pa.schema([*own, *of_reads, *read])

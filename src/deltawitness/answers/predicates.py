@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from deltawitness.ledger.tables.literals import quote_literal, timestamp_literal
@@ -14,6 +15,7 @@ __all__ = [
     "has_operation",
     "has_version",
     "is_since",
+    "scan",
 ]
 
 # Times from logs have millisecond resolution: at equal times, the higher version is first.
@@ -34,6 +36,20 @@ def is_since(name: str, time: datetime | None) -> list[str]:
         return []
     # The partition column is compared too, so that most files are skipped.
     return [f"event_date >= DATE '{time.date()}'", f"{name} >= {timestamp_literal(time)}"]
+
+
+def scan(columns: Iterable[str], since: datetime | None = None) -> str:
+    """Return a query of all operations since a day, to which conditions of an outer query are not moved.
+
+    The engine prepares a condition for each file, which takes longer than to read all rows of a small file. The
+    limit makes it filter the rows that it has read.
+
+    Args:
+        columns: names of the columns.
+        since: skips earlier days; None reads all.
+    """
+    where = "" if since is None else f" WHERE event_date >= DATE '{since.date()}'"
+    return f"SELECT {', '.join(columns)} FROM inventory{where} LIMIT {1 << 62}"  # noqa: S608 - names of columns
 
 
 def begins_with(name: str, prefix: str, last: str | None = None) -> str:

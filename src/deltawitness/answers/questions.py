@@ -19,6 +19,7 @@ from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.answers.shown_run import ShownRun, shown_run_of
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.forks import mark_delta_rs_used
+from deltawitness.html_display import RowList
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.locations import strip_credentials
@@ -117,7 +118,7 @@ def errors(  # noqa: PLR0913 - keyword-only filters
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
     chosen = WriteFilter(since=in_utc(since), job=job, table=table, result=CacheResult.ERROR)
-    return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
+    return RowList(WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit))
 
 
 def writes(  # noqa: PLR0913 - keyword-only filters
@@ -132,6 +133,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
     since: datetime | None = None,
     expectation: ExpectationResult | str | None = None,
     limit: int | None = None,
+    offset: int = 0,
     root: _Root = None,
     storage_options: dict[str, str] | None = None,
     settings: Settings | None = None,
@@ -150,16 +152,18 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         expectation: skips operations whose expectations have another result: `passed`, `warned`, `failed`
             or `quarantined`.
         limit: maximum number of operations.
+        offset: number of newer operations to skip, for pages.
         root: as for :func:`show`.
         storage_options: as for :func:`show`.
         settings: as for :func:`show`.
 
     Raises:
         LedgerLookupError: there is no ledger, or it has no such table or run, or several.
-        ValueError: there is no such result.
+        ValueError: there is no such result, or the offset is negative.
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
+    _check_offset(offset)
     ledger = ledger_of(settings_with(root, storage_options, settings))
     chosen = WriteFilter(
         table=table,
@@ -172,7 +176,8 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         since=in_utc(since),
         expectation=None if expectation is None else ExpectationResult(expectation),
     )
-    return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
+    found = list_writes(ledger, chosen, limit=limit, offset=offset or None)
+    return RowList(map(WriteRow.of, found))
 
 
 def runs(  # noqa: PLR0913 - keyword-only filters
@@ -181,6 +186,7 @@ def runs(  # noqa: PLR0913 - keyword-only filters
     status: str | None = None,
     since: datetime | None = None,
     limit: int | None = None,
+    offset: int = 0,
     root: _Root = None,
     storage_options: dict[str, str] | None = None,
     settings: Settings | None = None,
@@ -192,18 +198,23 @@ def runs(  # noqa: PLR0913 - keyword-only filters
         status: skips runs with another status: `ok`, `error`, `abandoned` or `reconstructed`.
         since: skips runs that started earlier; a time without a time zone is in UTC.
         limit: maximum number of runs.
+        offset: number of newer runs to skip, for pages.
         root: as for :func:`show`.
         storage_options: as for :func:`show`.
         settings: as for :func:`show`.
 
     Raises:
         LedgerLookupError: there is no ledger.
+        ValueError: the offset is negative.
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
+    _check_offset(offset)
     ledger = ledger_of(settings_with(root, storage_options, settings))
-    found = list_runs(ledger, job=job, status=status, since=in_utc(since), limit=limit)
-    return [RunRow.of(row) for row in found]
+    found = list_runs(
+        ledger, job=job, status=status, since=in_utc(since), limit=limit, offset=offset
+    )
+    return RowList(map(RunRow.of, found))
 
 
 def lineage(  # noqa: PLR0913 - keyword-only options
@@ -299,6 +310,12 @@ def check_depth(depth: int | None) -> None:
     """
     if depth is not None and depth < 0:
         msg = "depth: expected 0 or more"
+        raise ValueError(msg)
+
+
+def _check_offset(offset: int) -> None:
+    if offset < 0:
+        msg = "offset: expected 0 or more"
         raise ValueError(msg)
 
 

@@ -18,6 +18,7 @@ from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.table_queries import ALL_FILES, actions_of, error_text, log_of
 from deltawitness.commit.log import read_commits
 from deltawitness.commit.reader import parse_commit
+from deltawitness.commit.restored import restored_version
 from deltawitness.exceptions import QuestionError
 from deltawitness.settings import Settings
 
@@ -261,10 +262,5 @@ def _parse(version: int, content: bytes) -> _Commit:
         only_copies=name.startswith(_COPYING),
         replaces_all=is_new and not is_append and name != "STREAMING UPDATE",
         may_add_old_files=is_restore or (not removed and not is_new and not has_changes),
-        restored=_number(commit.operation_parameters.get("version")) if is_restore else None,
+        restored=restored_version(commit),
     )
-
-
-def _number(value: object) -> int | None:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdecimal() else None

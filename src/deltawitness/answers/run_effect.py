@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltawitness.commit.reader import CommitMetadata
-from deltawitness.semconv import UNDONE_RUN, Operation
+from deltawitness.commit.restored import restored_version
+from deltawitness.semconv import UNDONE_RUN
 
 __all__ = ["LogCommit", "RunEffect", "effect_of", "log_commit"]
 
@@ -78,7 +79,7 @@ def log_commit(
         metadata,
         is_own=not is_undo and (is_in_ledger or metadata.run_id in family),
         is_change=any(_is_change(name, action) for name, action in actions),
-        restored=_restored(metadata),
+        restored=restored_version(metadata),
         has_deletion_vectors=any(action.get("deletionVector") for _, action in actions),
         has_transaction=any(name == "txn" for name, _ in actions),
     )
@@ -99,13 +100,6 @@ def _is_change(name: str, action: dict[str, Any]) -> bool:
     if name in {"add", "remove"}:
         return action.get("dataChange") is not False
     return name not in {"commitInfo", "txn"}
-
-
-def _restored(metadata: CommitMetadata) -> int | None:
-    if metadata.operation != Operation.RESTORE.value:
-        return None
-    text = str(metadata.operation_parameters.get("version"))
-    return int(text) if text.isdecimal() else None
 
 
 def effect_of(commits: Sequence[LogCommit]) -> RunEffect:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltawitness.answers.lists import list_reads
 from deltawitness.cli.console import (
     FAILED,
     CommandError,
@@ -30,7 +31,7 @@ from deltawitness.cli.ledger_option import (
     settings_of,
     shown_root,
 )
-from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
+from deltawitness.cli.ledger_queries import Row, rewritable_writes
 from deltawitness.extras import require
 from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
@@ -50,12 +51,18 @@ __all__ = [
     "why_command",
 ]
 
+UNVERIFIED = 3
+"""Exit code if nothing differs, and nothing could be recomputed."""
+
 
 def ls_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List the entries of a cache, with their state."""
+    """List the entries of a cache, with their state.
+
+    Exits 1 if the cache cannot be read, 2 if the command line or a setting is invalid.
+    """
     with _exit_on_cache_error(root, "read"):
         entries = [
             asdict(entry) | _creation_time(entry.made_at) for entry in _existing_entries(root)
@@ -72,7 +79,10 @@ def why_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show what an entry was made from, and for its last reads why it was served or not."""
+    """Show what an entry was made from, and for its last reads why it was served or not.
+
+    Exits 1 if there is no such entry or it cannot be read, 2 if the command line or a setting is invalid.
+    """
     with _exit_on_cache_error(root, "read"):
         entries = _entries_named(root, name)
         reads = _reads(root, name, limit)
@@ -122,7 +132,10 @@ def verify_entry_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Recompute an entry from its input versions and compare. Exits 1 on a difference."""
+    """Recompute an entry from its input versions and compare. Exits 1 on a difference.
+
+    Exits 3 if it cannot be recomputed, with the reason.
+    """
     with _exit_on_cache_error(root, "read"):
         require("deltawitness cache verify", "datafusion", "sqlglot")
         verified = _existing_cache(root).verify(name)
@@ -130,7 +143,7 @@ def verify_entry_command(
         print_json(asdict(verified))
     else:
         print_verified(console(sys.stdout), [verified])
-    _exit_if_different([verified])
+    _exit_by_verdict([verified])
 
 
 def verify_run_command(
@@ -138,7 +151,11 @@ def verify_run_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Re-run a run's stored plans and compare the results. Exits 1 on a difference."""
+    """Re-run a run's stored plans and compare the results. Exits 1 on a difference.
+
+    Exits 0 if at least one write is reproducible and none differs, and 3 if no write can be recomputed,
+    or the run has written nothing.
+    """
     from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
     with exit_on_ledger_error(root, "read"):
@@ -150,7 +167,7 @@ def verify_run_command(
         print_json({"run_id": full_id, **_counts(verified), "writes": list(map(asdict, verified))})
     else:
         print_verified(console(sys.stdout), verified)
-    _exit_if_different(verified)
+    _exit_by_verdict(verified)
 
 
 def _counts(verified: list[VerifyResult]) -> dict[str, int]:
@@ -161,9 +178,13 @@ def _counts(verified: list[VerifyResult]) -> dict[str, int]:
     }
 
 
-def _exit_if_different(verified: list[VerifyResult]) -> None:
-    if _counts(verified)["differs"]:
+def _exit_by_verdict(verified: list[VerifyResult]) -> None:
+    """End the command with the code of the verdicts; a difference takes precedence."""
+    counts = _counts(verified)
+    if counts["differs"]:
         raise typer.Exit(FAILED)
+    if not counts["reproducible"]:
+        raise typer.Exit(UNVERIFIED)
 
 
 # --- caches and entries ---------------------------------------------------------------------------------------

@@ -30,7 +30,10 @@ def commit_command(
     ] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show one commit of a table with its metadata."""
+    """Show one commit of a table with its metadata.
+
+    Exits 1 if there is no such table or version, or it cannot be read; 2 if the command line is invalid.
+    """
     with exit_on_error("the table's log cannot be read"):
         try:
             commit = read_commit_metadata(table, version, _options_for(table))

@@ -30,7 +30,10 @@ def errors_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List failed operations of all runs, newest first; exits 0 also if there are some."""
+    """List failed operations of all runs, newest first; exits 0 also if there are some.
+
+    Exits 1 if there is no ledger or it cannot be read, 2 if the command line or a setting is invalid.
+    """
     chosen = WriteFilter(since=since, job=job, table=table, result=CacheResult.ERROR)
     with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root)

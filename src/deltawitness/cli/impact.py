@@ -32,7 +32,11 @@ def impact_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List the tables that depend on a table, and which are stale; exits 0 also if there are some."""
+    """List the tables that depend on a table, and which are stale; exits 0 also if there are some.
+
+    Exits 1 if the ledger has no such table or version, or several; 2 if the command line or a setting is
+    invalid.
+    """
     with exit_on_ledger_error(root, "read"):
         found = read_impact(listed_ledger(root), table, depth=depth)
     if as_json:

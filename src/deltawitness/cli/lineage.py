@@ -61,7 +61,11 @@ def lineage_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show the versions that a version of a table was made from, or those that were made from it."""
+    """Show the versions that a version of a table was made from, or those that were made from it.
+
+    Exits 1 if the ledger has no such table or version, or several; 2 if the command line or a setting is
+    invalid.
+    """
     if as_json and shown_as not in {None, LineageFormat.JSON}:
         msg = "--json and --format select two formats"
         raise typer.BadParameter(msg)

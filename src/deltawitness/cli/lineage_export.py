@@ -24,7 +24,6 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.extras import require
 from deltawitness.openlineage.datasets import NamingOptions
-from deltawitness.openlineage.sink import open_client, to_client_event
 from deltawitness.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -104,6 +103,8 @@ def _write(events: Iterable[RunEvent], stream: TextIO) -> None:
 def _send(events: Iterable[RunEvent], destination: str) -> int:
     """Send the events, and print how many were sent; return the number of those that were refused."""
     require("lineage-export --send", "openlineage.client")
+    from deltawitness.openlineage.sink import open_client, to_client_event  # noqa: PLC0415 - heavy
+
     client = open_client(destination)
     sent = refused = in_succession = 0
     for event in events:

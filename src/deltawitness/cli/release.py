@@ -84,7 +84,10 @@ def list_releases_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List the releases, newest first."""
+    """List the releases, newest first.
+
+    Exits 1 if there is no ledger or it cannot be read, 2 if the command line or a setting is invalid.
+    """
     log_to_stderr()
     with exit_on_ledger_error(root, "read"):
         found = releases(settings=settings_of(root))
@@ -128,7 +131,10 @@ def drop_release_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Drop a release; its tables do not change, and its name cannot be used again."""
+    """Drop a release; its tables do not change, and its name cannot be used again.
+
+    Exits 1 if there is no such release, 2 if the command line or a setting is invalid.
+    """
     log_to_stderr()
     with exit_on_ledger_error(root, "written"):
         dropped = drop_release(name, settings=settings_of(root))

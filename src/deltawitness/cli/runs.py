@@ -42,7 +42,10 @@ def runs_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List finished runs, newest first."""
+    """List finished runs, newest first.
+
+    Exits 1 if there is no ledger or it cannot be read, 2 if the command line or a setting is invalid.
+    """
     with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root, first=RUNS)
         rows = list_runs(ledger, job=job, status=status, since=since, limit=limit)

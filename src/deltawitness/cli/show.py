@@ -41,7 +41,11 @@ def show_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show one version of a table (who, when, why, from what), or one run with its operations."""
+    """Show one version of a table (who, when, why, from what), or one run with its operations.
+
+    Exits 1 if there is no such table, version or run, or there are several; 2 if the command line or a setting
+    is invalid.
+    """
     with exit_on_ledger_error(root, "read"):
         settings = settings_of(root)
         ledger = listed_ledger(root, is_required=False)

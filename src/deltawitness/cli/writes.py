@@ -69,7 +69,10 @@ def writes_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List operations on tables, newest first."""
+    """List operations on tables, newest first.
+
+    Exits 1 if there is no ledger or it cannot be read, 2 if the command line or a setting is invalid.
+    """
     chosen = WriteFilter(
         table=table,
         run=run,

@@ -12,10 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deltawitness.commit.early_reads import current_early_reads, early_reads
-from deltawitness.commit.private_api import read_file, remote_store, store_of
+from deltawitness.commit.private_api import (
+    modified_ms_of,
+    read_file,
+    remote_store,
+    store_of,
+)
 from deltawitness.forks import importing
 from deltawitness.locations import local_path
 
@@ -54,6 +60,16 @@ class CommitLog(Protocol):
 
     def versions(self) -> list[int]:
         """Return the versions whose commit files are there, in order."""
+
+    def modified_ms(self, version: int) -> int | None:
+        """Return when the file of a commit was written, in milliseconds since the Unix epoch.
+
+        Returns:
+            None when there is no such file, or the storage has no such time.
+
+        Raises:
+            OSError: the storage cannot be read.
+        """
 
 
 def commit_file(version: int) -> str:
@@ -103,6 +119,14 @@ class LocalLog:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(_versions_of(names))
+
+    def modified_ms(self, version: int) -> int | None:
+        """Return when the file of a commit was written; None when there is none."""
+        try:
+            written = Path(self._directory, commit_file(version)).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return written.st_mtime_ns // 1_000_000
 
 
 def read_local_commit(directory: str, version: int) -> bytes | None:
@@ -229,6 +253,10 @@ class RemoteLog:
         infos = store.get_file_info_selector(FileSelector(LOG_DIRECTORY, allow_not_found=True))
         return sorted(_versions_of([info.base_name for info in infos]))
 
+    def modified_ms(self, version: int) -> int | None:
+        """Return when the object of a commit was written; None when there is none: one HEAD."""
+        return modified_ms_of(remote_store(self._uri, self._options, ()), commit_path(version))
+
 
 class TableLog:
     """A range of commits in an open table's remote log, readable while other threads use the table.
@@ -249,6 +277,10 @@ class TableLog:
     def versions(self) -> list[int]:
         """Return the versions in the range, whether or not their commits exist."""
         return list(self._versions)
+
+    def modified_ms(self, version: int) -> int | None:
+        """Return when the object of a commit was written; None when there is none: one HEAD."""
+        return modified_ms_of(self._store, commit_path(version))
 
 
 def open_log(table_uri: str, storage_options: dict[str, str] | None = None) -> CommitLog:

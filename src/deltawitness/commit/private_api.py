@@ -9,7 +9,7 @@ names what changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "modified_at",
+    "modified_ms_of",
     "read_file",
     "remote_store",
     "sized_store",
@@ -28,6 +29,8 @@ __all__ = [
 
 SIZE_UNKNOWN = 1 << 26
 """Bytes to request of a file of unknown size: the store returns as many as there are."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def storage_options_of(table: DeltaTable) -> dict[str, str] | None:
@@ -83,6 +86,23 @@ def modified_at(table: DeltaTable, path: str) -> datetime | None:
     store = DeltaFileSystemHandler.from_table(table._table, None, None)  # noqa: SLF001 - listed here
     modified: datetime | None = store.get_file_info([path])[0].mtime
     return modified
+
+
+def modified_ms_of(store: Any, path: str) -> int | None:
+    """Return the modification time of a file in milliseconds since the Unix epoch.
+
+    Args:
+        store: the file client of a storage.
+        path: the path below the table's location.
+
+    Returns:
+        None where there is no such file, or the storage has no such time.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    modified: datetime | None = store.get_file_info([path])[0].mtime
+    return None if modified is None else (modified - _EPOCH) // timedelta(milliseconds=1)
 
 
 def read_file(store: Any, path: str) -> bytes | None:

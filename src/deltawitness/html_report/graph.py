@@ -1,28 +1,37 @@
-"""The graph of the tables that were made from others, as SVG."""
+"""The section of the tables that were made from others: the drawing, the columns, and a list of the edges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from deltawitness.html_report.content import InputEdge, ReportContent
-from deltawitness.html_report.markup import Markup, element, join, visible
-from deltawitness.locations import last_segment
+from deltawitness.html_report.content import EdgeColumns, GraphEdge, InputEdge, ReportContent
+from deltawitness.html_report.graph_drawing import draw_graph, versioned_name
+from deltawitness.html_report.markup import Markup, element, isolated, join, visible
+from deltawitness.html_report.tables import scrolled
 from deltawitness.report.format import count_of
 
-__all__ = ["dependents", "levels", "lineage_graph"]
+__all__ = ["dependents", "drawn_edges", "lineage_graph"]
+
+_Edge = TypeVar("_Edge", bound=GraphEdge)
 
 MAX_NODES = 60
 """Maximum number of tables in the drawing; the list below it has all edges."""
 
-_BOX_WIDTH, _BOX_HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 170, 34, 70, 14, 10
-_LABEL_CHARACTERS = 22
+_LISTED_PAIRS = 10
+"""Maximum number of pairs of columns of an edge in the list."""
+
+_HELP = (
+    "Choose a table or an edge to see its columns: with a click, or with the arrow keys and Enter."
+    " A dashed edge has no query plan: the run had read the table before."
+)
 
 
 def lineage_graph(content: ReportContent) -> Markup:
-    """Return the drawing, and a list of the edges with the versions that were read and written."""
+    """Return the drawing, and a list of the edges with versions and columns."""
     if not content.edges:
         return element("p", "No operation in this time is known to have read another table.")
-    names = content.names
+    names, nodes = content.names, _nodes(content.edges)
     # Of a table that was only read, the version that was read.
     versions: dict[str, int | None] = {edge.source: edge.source_version for edge in content.edges}
     versions |= {
@@ -30,29 +39,21 @@ def lineage_graph(content: ReportContent) -> Markup:
         for table in content.tables
         if table.last_version is not None
     }
-    edges = _drawn(content.edges)
-    label = f"Lineage graph of {count_of(len(_nodes(edges)), 'table')}; the list below has the versions."
-    drawing = _drawing(edges, names, versions, label)
-    scrolled = element(
-        "div", drawing, class_="scroll", tabindex="0", role="region", aria_label="Lineage graph"
-    )
-    hidden = len(_nodes(content.edges)) - len(_nodes(edges))
+    edges = drawn_edges(content.edges)
+    drawn = len(_nodes(edges.values()))
+    label = f"Graph of {count_of(drawn, 'table')}; the list below has the same edges."
+    hidden = len(nodes) - drawn
     note = element("p", f"{count_of(hidden, 'more table')} not drawn.", class_="note")
-    rows = [_row(edge, names) for edge in content.edges]
-    head = element("tr", *(element("th", text, scope="col") for text in _HEAD))
-    listed = element(
-        "details",
-        element("summary", f"{count_of(len(rows), 'edge')} with versions"),
-        element(
-            "div",
-            element("table", element("thead", head), element("tbody", *rows)),
-            class_="scroll",
-            tabindex="0",
-            role="region",
-            aria_label="Edges of the lineage graph",
-        ),
+    columns = element(
+        "div", id="columns", tabindex="-1", role="region", aria_label="Columns", hidden=True
     )
-    return join(scrolled, *([note] if hidden else []), listed)
+    return join(
+        element("p", _HELP, class_="note"),
+        scrolled("Lineage graph", draw_graph(edges, names, versions, label, buttons=nodes)),
+        *([note] if hidden else []),
+        columns,
+        _list(content.edges, names),
+    )
 
 
 def dependents(edges: Iterable[InputEdge], places: Iterable[str]) -> list[str]:
@@ -75,12 +76,44 @@ def dependents(edges: Iterable[InputEdge], places: Iterable[str]) -> list[str]:
     return list(found)[len(first) :]
 
 
-_HEAD = ("made from", "table", "writes", "known by")
+def _nodes(edges: Iterable[GraphEdge]) -> list[str]:
+    """Return the tables in the order in which the script of the page finds them."""
+    return list(dict.fromkeys(place for edge in edges for place in (edge.source, edge.target)))
+
+
+def drawn_edges(edges: Sequence[_Edge]) -> dict[int, _Edge]:
+    """Return the edges of the first tables, as many as fit, by their positions."""
+    chosen: dict[str, None] = {}
+    for edge in edges:
+        wanted = {edge.source, edge.target} - chosen.keys()
+        if len(chosen) + len(wanted) <= MAX_NODES:
+            chosen |= dict.fromkeys(sorted(wanted))
+    return {
+        number: edge
+        for number, edge in enumerate(edges)
+        if edge.source in chosen and edge.target in chosen
+    }
+
+
+# --- the list ----------------------------------------------------------------------------------------
+
+_HEAD = ("made from", "table", "writes", "known by", "columns")
+
+
+def _list(edges: Sequence[InputEdge], names: Mapping[str, str]) -> Markup:
+    head = element("tr", *(element("th", text, scope="col") for text in _HEAD))
+    rows = [_row(edge, names) for edge in edges]
+    table = element("table", element("thead", head), element("tbody", *rows))
+    return element(
+        "details",
+        element("summary", f"{count_of(len(rows), 'edge')} with versions and columns"),
+        scrolled("Edges of the lineage graph", table),
+    )
 
 
 def _row(edge: InputEdge, names: Mapping[str, str]) -> Markup:
-    source = _versioned(edge.source, edge.source_version, names)
-    target = _versioned(edge.target, edge.target_version, names)
+    source = versioned_name(edge.source, edge.source_version, names)
+    target = versioned_name(edge.target, edge.target_version, names)
     kind = "reads of the run before" if edge.is_inferred else "query plan"
     return element(
         "tr",
@@ -88,126 +121,18 @@ def _row(edge: InputEdge, names: Mapping[str, str]) -> Markup:
         element("td", element("bdi", visible(target)), title=visible(edge.target)),
         element("td", f"{edge.count:,}", class_="n"),
         element("td", kind),
+        element("td", *_columns(edge.columns)),
     )
 
 
-def _name(place: str, names: Mapping[str, str]) -> str:
-    return names.get(place) or last_segment(place) or place
-
-
-def _versioned(place: str, version: int | None, names: Mapping[str, str]) -> str:
-    name = _name(place, names)
-    return name if version is None else f"{name}@{version}"
-
-
-def _nodes(edges: Iterable[InputEdge]) -> list[str]:
-    return list(dict.fromkeys(place for edge in edges for place in (edge.source, edge.target)))
-
-
-def _drawn(edges: Sequence[InputEdge]) -> list[InputEdge]:
-    """Return the edges of the first tables, as many as fit."""
-    chosen: dict[str, None] = {}
-    for edge in edges:
-        wanted = {edge.source, edge.target} - chosen.keys()
-        if len(chosen) + len(wanted) <= MAX_NODES:
-            chosen |= dict.fromkeys(sorted(wanted))
-    return [edge for edge in edges if edge.source in chosen and edge.target in chosen]
-
-
-def levels(edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Return the column of each table: to the right of all that it was made from.
-
-    Tables that were made from each other have the columns in which the search met them.
-
-    Args:
-        edges: pairs of a table and one that was made from it.
-
-    >>> levels([("a", "b"), ("b", "c"), ("a", "c")])
-    {'a': 0, 'b': 1, 'c': 2}
-    """
-    sources: dict[str, list[str]] = {}
-    for source, target in edges:
-        sources.setdefault(source, [])
-        sources.setdefault(target, []).append(source)
-    found: dict[str, int] = {}
-    for start in sources:
-        open_nodes: set[str] = set()
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            if node in found:
-                stack.pop()
-                continue
-            open_nodes.add(node)
-            missing = [
-                each for each in sources[node] if each not in found and each not in open_nodes
-            ]
-            if missing:
-                stack.append(missing[0])
-                continue
-            known = [found[each] for each in sources[node] if each in found]
-            found[node] = max(known, default=-1) + 1
-            stack.pop()
-    return {node: found[node] for node in sources}
-
-
-def _drawing(
-    edges: Sequence[InputEdge],
-    names: Mapping[str, str],
-    versions: Mapping[str, int | None],
-    label: str,
-) -> Markup:
-    columns = levels([(edge.source, edge.target) for edge in edges])
-    rows: dict[int, int] = {}
-    places: dict[str, tuple[float, float]] = {}
-    for node, column in columns.items():
-        row = rows.get(column, 0)
-        rows[column] = row + 1
-        x = _MARGIN + column * (_BOX_WIDTH + _GAP_X)
-        places[node] = x, _MARGIN + row * (_BOX_HEIGHT + _GAP_Y)
-    width = _MARGIN * 2 + (max(columns.values()) + 1) * (_BOX_WIDTH + _GAP_X) - _GAP_X
-    height = _MARGIN * 2 + max(rows.values()) * (_BOX_HEIGHT + _GAP_Y) - _GAP_Y
-    return element(
-        "svg",
-        *(_edge(edge, places, names) for edge in edges),
-        *(_node(node, places[node], names, versions) for node in columns),
-        viewBox=f"0 0 {width} {height}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label=label,
-        class_="lineage",
-    )
-
-
-def _edge(
-    edge: InputEdge, places: Mapping[str, tuple[float, float]], names: Mapping[str, str]
-) -> Markup:
-    (x1, y1), (x2, y2) = places[edge.source], places[edge.target]
-    x1, y1, y2 = x1 + _BOX_WIDTH, y1 + _BOX_HEIGHT / 2, y2 + _BOX_HEIGHT / 2
-    middle = (x1 + x2) / 2
-    source = visible(_versioned(edge.source, edge.source_version, names), 80)
-    target = visible(_versioned(edge.target, edge.target_version, names), 80)
-    return element(
-        "path",
-        element("title", f"{target} was made from {source}"),
-        d=f"M{x1:.1f} {y1:.1f}C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}",
-        class_="edge inferred" if edge.is_inferred else "edge",
-    )
-
-
-def _node(
-    place: str,
-    at: tuple[float, float],
-    names: Mapping[str, str],
-    versions: Mapping[str, int | None],
-) -> Markup:
-    text = visible(_versioned(place, versions.get(place), names), None)
-    shown = text if len(text) <= _LABEL_CHARACTERS else f"{text[: _LABEL_CHARACTERS - 1]}…"
-    return element(
-        "g",
-        element("title", visible(place)),
-        element("rect", x=at[0], y=at[1], width=_BOX_WIDTH, height=_BOX_HEIGHT, rx=5),
-        element("text", shown, x=at[0] + 8, y=at[1] + 21, unicode_bidi="isolate"),
-        class_="node",
-    )
+def _columns(columns: EdgeColumns) -> list[str]:
+    """Return the first columns of an edge, or why they are not known."""
+    if columns.reason is not None:
+        return [f"not known: {columns.reason}"]
+    parts: list[str] = []
+    for pair in columns.pairs[:_LISTED_PAIRS]:
+        parts += [", "] if parts else []
+        target = "rows" if pair.target is None else pair.target
+        parts.append(isolated(f"{target}: {pair.use} of {pair.source}"))
+    more = len(columns.pairs) + columns.left_out - _LISTED_PAIRS
+    return [*parts, f", {more:,} more"] if more > 0 else parts or ["none"]

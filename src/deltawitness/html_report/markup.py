@@ -38,7 +38,8 @@ def visible(value: object, limit: int | None = SHOWN_CHARACTERS) -> str:
     length = len(text)
     if limit is not None and length > limit:
         text = text[:limit]
-    text = _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    if not (text.isascii() and text.isprintable()):  # most are both
+        text = _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return f"{text}… ({length:,} characters)" if limit is not None and length > limit else text
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.lists import rows_of_runs
-from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since
+from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since, scan
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
 from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 from deltawitness.exceptions import LedgerLookupError
-from deltawitness.html_report.content import ReportContent, ReportScope, TableCount
+from deltawitness.html_report.content import FailedRun, ReportContent, ReportScope, TableCount
+from deltawitness.html_report.edge_columns import with_columns
 from deltawitness.html_report.sums import (
+    INPUT_COLUMNS,
     MAX_TABLES,
+    OPERATIONS,
     PARTS,
     OperationSums,
     ReasonSums,
@@ -23,11 +26,13 @@ from deltawitness.html_report.sums import (
     read_edges,
     read_lanes,
     read_reasons,
+    read_run_tables,
     read_sums,
 )
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, CacheScope, ErrorType
 
@@ -43,7 +48,11 @@ MAX_BARS = 2_000
 """Maximum number of operations for which the timeline has a bar for each."""
 
 MAX_RUNS = 200
+MAX_FAILURES = 10
 MAX_CONFLICTS = 50
+
+_SHOWN = 5
+"""Maximum number of failed operations of a run, and of commits that one collided with."""
 
 _COLUMNS = (
     *("event_time", "run_id", "write_id", "job", "operation", "cache_operation", "mode", "policy"),
@@ -53,6 +62,13 @@ _COLUMNS = (
     *("message", "code_file", "code_line", "source", "expectation_result"),
 )
 """The columns of an operation that the report shows."""
+
+_RUN_COLUMNS = (
+    *("event_date", "run_id", "parent_run_id", "job", "start_time", "end_time", "status"),
+    *("error_type", "code_version", "message", "writes", "errors", "hits", "dropped"),
+    *("rows_added", "rows_updated", "rows_deleted"),
+)
+"""The columns of a run that the report, `regressions` and `overdue` use."""
 _CONFLICTS = (ErrorType.COMMIT_CONFLICT.value, ErrorType.CONCURRENT_TRANSACTION.value)
 
 
@@ -67,23 +83,18 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         OSError: the ledger's storage cannot be read.
         DeltaError: a table of the ledger is damaged.
     """
-    where = _where(scope)
     at = dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC)
-    ledger.query(
-        "SELECT 1 AS one FROM inventory, runs LIMIT 0"
-    )  # opens the tables, before two threads use them
-    with ThreadPoolExecutor(1) as other:  # the engine and Python work at the same time
-        trends = other.submit(_trends, ledger, scope.job)
-        sums = read_sums(ledger, where)
-        runs, statuses, dropped = _runs(ledger, scope)
-        reasons = read_reasons(ledger, where, sums.results)
-        events = _events(ledger, where)
-        conflicts = _conflicts(ledger, where) if _may_collide(sums, reasons) else []
-        ghosts, ghost_start = _previous_run(ledger, scope, runs)
-        lanes = read_lanes(ledger, where, sums) if sums.total > MAX_BARS else []
-        edges = read_edges(ledger, where)
-        rivals = _rivals(ledger, conflicts)
-        regressions, overdue = _chosen(*trends.result(), scope, runs, sums.tables)
+    _store(ledger, scope)
+    sums = read_sums(ledger)
+    runs, statuses, dropped = _runs(ledger, scope)
+    reasons = read_reasons(ledger, sums.results)
+    events = _events(ledger)
+    conflicts = _conflicts(ledger) if _may_collide(sums, reasons) else []
+    ghosts, ghost_start = _previous_run(ledger, scope, runs)
+    lanes = read_lanes(ledger, sums) if sums.total > MAX_BARS else []
+    edges = with_columns(ledger, read_edges(ledger))
+    rivals = _rivals(ledger, conflicts)
+    regressions, overdue = _chosen(*_trends(ledger, scope.job), scope, runs, sums.tables)
     return ReportContent(
         at=at,
         scope=scope,
@@ -94,6 +105,7 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         statuses=statuses,
         dropped=dropped,
         runs=runs,
+        failures=_failures(ledger, runs),
         regressions=regressions,
         overdue=overdue,
         tables=sums.tables,
@@ -108,6 +120,22 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         events=events,
         conflicts=conflicts,
         rivals=rivals,
+    )
+
+
+def _store(ledger: LedgerListing, scope: ReportScope) -> None:
+    """Read the runs and the operations of the report once, with the columns that it needs."""
+    runs = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs"  # noqa: S608 - names of columns
+    ledger.store("runs", runs, "SELECT run_id FROM run_parts")
+    there = [name for name in INPUT_COLUMNS if name in ledger.columns(INVENTORY)]
+    columns = (*_COLUMNS, *there)
+    chosen = f"SELECT {', '.join(columns)} FROM"
+    if scope.family:  # the files say which runs they have
+        ledger.store(OPERATIONS, f"{chosen} inventory WHERE {_where(scope)}")
+        return
+    source = scan((*columns, "event_date", "scope"), scope.since)
+    ledger.store(
+        OPERATIONS, f"{chosen} ({source}) WHERE {_where(scope)}", scan(["event_date"], scope.since)
     )
 
 
@@ -190,25 +218,27 @@ def _chosen(
     )
 
 
-def _events(ledger: LedgerListing, where: str) -> list[WriteRow]:
+def _events(ledger: LedgerListing) -> list[WriteRow]:
     """Return the newest operations and the newest failed ones, newest first."""
-    newest = list(_rows(ledger, [where], MAX_EVENTS))
+    newest = list(_rows(ledger, [], MAX_EVENTS))
     if len(newest) == MAX_EVENTS and newest[-1].event_time is not None:
         is_older = f"event_time < {timestamp_literal(newest[-1].event_time)}"
         is_failed = f"result = '{CacheResult.ERROR.value}'"
-        newest += _rows(ledger, [where, is_failed, is_older], MAX_FAILED)
+        newest += _rows(ledger, [is_failed, is_older], MAX_FAILED)
     return newest
 
 
-def _rows(ledger: LedgerListing, conditions: Iterable[str], limit: int) -> Iterator[WriteRow]:
-    columns = ", ".join(_COLUMNS)
+def _rows(
+    ledger: LedgerListing, conditions: Sequence[str], limit: int, source: str = OPERATIONS
+) -> Iterator[WriteRow]:
+    where = " AND ".join(("event_time IS NOT NULL", *conditions))
     found = ledger.query(
-        f"SELECT {columns} FROM inventory WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
+        f"SELECT {', '.join(_COLUMNS)} FROM {source} WHERE {where}"  # noqa: S608 - quoted
         f" ORDER BY {NEWEST_WRITES} LIMIT {limit}"
     )
     for row in found:
-        if row["event_time"] is not None:
-            yield WriteRow(**{**row, "event_time": in_utc(row["event_time"])})
+        row["event_time"] = in_utc(row["event_time"])
+        yield WriteRow(**row)
 
 
 def _previous_run(
@@ -223,13 +253,42 @@ def _previous_run(
     if not found:
         return [], None
     is_of_run = f"run_id = {quote_literal(found[0]['run_id'])}"
-    return list(_rows(ledger, [is_of_run], MAX_BARS)), in_utc(found[0]["start_time"])
+    return list(_rows(ledger, [is_of_run], MAX_BARS, INVENTORY.alias)), in_utc(
+        found[0]["start_time"]
+    )
 
 
-def _conflicts(ledger: LedgerListing, where: str) -> list[WriteRow]:
+def _failures(ledger: LedgerListing, runs: Sequence[RunRow]) -> list[FailedRun]:
+    """Return the newest failed runs; not those that failed because of a child run."""
+    failed = sorted(
+        (each for each in runs if each.status in {"error", "abandoned"}),
+        key=lambda each: each.start_time or _NEVER,
+        reverse=True,
+    )[: 2 * MAX_FAILURES]
+    parents = {each.parent_run_id for each in failed}
+    ids = [each.run_id for each in failed]
+    if not ids:
+        return []
+    conditions = [is_in("run_id", ids), f"result = '{CacheResult.ERROR.value}'"]
+    operations = defaultdict[str | None, list[WriteRow]](list)
+    for row in _rows(ledger, conditions, MAX_FAILED):
+        operations[row.run_id].append(row)
+    tables = read_run_tables(ledger, ids)
+    found = [
+        FailedRun(each, tuple(operations[each.run_id][:_SHOWN]), tuple(tables.get(each.run_id, ())))
+        for each in failed
+        if each.run_id not in parents or operations[each.run_id]
+    ]
+    return found[:MAX_FAILURES]
+
+
+_NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
+def _conflicts(ledger: LedgerListing) -> list[WriteRow]:
     """Return the newest operations that committed after a retry, or failed because of another commit."""
     collided = f"(retries > 0 OR {is_in('error_type', _CONFLICTS)})"
-    return list(_rows(ledger, [where, collided], MAX_CONFLICTS))
+    return list(_rows(ledger, [collided], MAX_CONFLICTS))
 
 
 def _rivals(
@@ -248,19 +307,17 @@ def _rivals(
         "version IS NOT NULL",
         f"event_time BETWEEN {begin} AND {end}",
     ]
-    others = list(_rows(ledger, conditions, MAX_EVENTS))
+    others = list(_rows(ledger, conditions, MAX_EVENTS, INVENTORY.alias))
     found: dict[str, tuple[WriteRow, ...]] = {}
     for each in asked:
         rivals = tuple(other for other in others if _has_collided(each, other))
         if rivals and each.write_id:
-            found[each.write_id] = rivals[:_SHOWN_RIVALS]
+            found[each.write_id] = rivals[:_SHOWN]
     return found
 
 
 _LONGEST = dt.timedelta(hours=1)
 """Time before an operation in which the commits that collided with it have begun."""
-
-_SHOWN_RIVALS = 5
 
 
 def _span(each: WriteRow) -> tuple[dt.datetime, dt.datetime]:

@@ -1,6 +1,6 @@
 "use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const fields = data.event_fields;
   const texts = new Set(data.event_text_fields);
   const at = Object.fromEntries(fields.map((name, number) => [name, number]));

@@ -12,6 +12,7 @@ from deltawitness.html_report.content import (
     ErrorCount,
     InputEdge,
     LaneCount,
+    RunTable,
     TableCount,
 )
 from deltawitness.ledger.tables.listing import LedgerListing, Row
@@ -21,8 +22,10 @@ from deltawitness.locations import last_segment
 from deltawitness.semconv import CacheResult
 
 __all__ = [
+    "INPUT_COLUMNS",
     "MAX_LANES",
     "MAX_TABLES",
+    "OPERATIONS",
     "PARTS",
     "OperationSums",
     "ReasonSums",
@@ -30,8 +33,15 @@ __all__ = [
     "read_edges",
     "read_lanes",
     "read_reasons",
+    "read_run_tables",
     "read_sums",
 ]
+
+OPERATIONS = "operations"
+"""The name under which the ledger stores the operations of the report (`LedgerListing.store`)."""
+
+INPUT_COLUMNS = ("inputs", "run_inputs")
+"""The columns with the tables that an operation read, which ledgers of old releases lack."""
 
 MAX_LANES = 30
 """Maximum number of tables in the timeline."""
@@ -94,12 +104,11 @@ def in_utc(time: dt.datetime) -> dt.datetime:
     return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
-def read_sums(ledger: LedgerListing, where: str) -> OperationSums:
+def read_sums(ledger: LedgerListing) -> OperationSums:
     """Return the sums of the operations.
 
     Args:
-        ledger: the ledger to query.
-        where: SQL predicate of the operations.
+        ledger: the ledger, with the stored operations.
     """
     summed = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT) AS {name}" for name in _SUMMED)
     rows = ledger.query(
@@ -107,7 +116,7 @@ def read_sums(ledger: LedgerListing, where: str) -> OperationSums:
         " count(*) AS count, min(version) AS first_version, max(version) AS last_version,"
         f" {summed}, coalesce(sum(duration_ms), 0.0) AS duration_ms,"
         " min(event_time) AS first_time, max(event_time) AS last_time"
-        f" FROM inventory WHERE {where} GROUP BY {_PLACE}, result"
+        f" FROM {OPERATIONS} GROUP BY {_PLACE}, result"
     )
     results = Counter[str]()
     by_place: dict[str, list[Row]] = {}
@@ -150,12 +159,11 @@ def _table(place: str, rows: Sequence[Row]) -> TableCount:
     )
 
 
-def read_reasons(ledger: LedgerListing, where: str, results: Mapping[str, int]) -> ReasonSums:
+def read_reasons(ledger: LedgerListing, results: Mapping[str, int]) -> ReasonSums:
     """Return the numbers of failed operations and of reads of the cache.
 
     Args:
-        ledger: the ledger to query.
-        where: SQL predicate of the operations.
+        ledger: the ledger, with the stored operations.
         results: number of operations by result.
     """
     if not any(results.get(name) for name in ("error", "hit", "miss")):
@@ -164,7 +172,7 @@ def read_reasons(ledger: LedgerListing, where: str, results: Mapping[str, int]) 
         "SELECT result, error_type, landed, policy, reason, count(*) AS count,"  # noqa: S608 - quoted
         " max(event_time) AS last_time, coalesce(sum(duration_ms), 0.0) AS duration_ms,"
         " last_value(error_message ORDER BY event_time) AS message"
-        f" FROM inventory WHERE {where} AND result IN ({_HIT}, {_MISS}, {_ERROR})"
+        f" FROM {OPERATIONS} WHERE result IN ({_HIT}, {_MISS}, {_ERROR})"
         " GROUP BY result, error_type, landed, policy, reason ORDER BY policy, result, count DESC"
     )
     failed = [row for row in rows if row["result"] == CacheResult.ERROR.value]
@@ -173,7 +181,7 @@ def read_reasons(ledger: LedgerListing, where: str, results: Mapping[str, int]) 
         CacheCount(row["policy"], row["result"], row["reason"], row["count"], row["duration_ms"])
         for row in reads
     ]
-    saved = _saved(ledger, where) if results.get("hit") and results.get("miss") else None
+    saved = _saved(ledger) if results.get("hit") and results.get("miss") else None
     return ReasonSums(_errors(failed), cache, saved)
 
 
@@ -191,7 +199,7 @@ def _errors(rows: Sequence[Row]) -> list[ErrorCount]:
     return sorted(counts, key=lambda each: (each.count, each.last_time), reverse=True)
 
 
-def _saved(ledger: LedgerListing, where: str) -> float | None:
+def _saved(ledger: LedgerListing) -> float | None:
     """Return an estimate of the seconds that hits have saved.
 
     A hit has saved the mean time of the misses of its key, less its own time.
@@ -201,19 +209,18 @@ def _saved(ledger: LedgerListing, where: str) -> float | None:
         f" count(*) FILTER (WHERE result = {_HIT}) AS hits,"
         f" avg(duration_ms) FILTER (WHERE result = {_MISS}) AS missed,"
         f" coalesce(sum(duration_ms) FILTER (WHERE result = {_HIT}), 0.0) AS used"
-        f" FROM inventory WHERE {where} AND key IS NOT NULL AND result IN ({_HIT}, {_MISS})"
+        f" FROM {OPERATIONS} WHERE key IS NOT NULL AND result IN ({_HIT}, {_MISS})"
         " GROUP BY key)"
     )
     value = saved[0]["saved"] if saved else None
     return None if value is None else max(value / 1000, 0.0)
 
 
-def read_lanes(ledger: LedgerListing, where: str, sums: OperationSums) -> list[LaneCount]:
+def read_lanes(ledger: LedgerListing, sums: OperationSums) -> list[LaneCount]:
     """Return the number of operations in each part of the time, by table and result.
 
     Args:
-        ledger: the ledger to query.
-        where: SQL predicate of the operations.
+        ledger: the ledger, with the stored operations.
         sums: the sums of these operations.
     """
     if sums.first is None or sums.last is None:
@@ -224,7 +231,7 @@ def read_lanes(ledger: LedgerListing, where: str, sums: OperationSums) -> list[L
     places = is_in(_PLACE, [table.place for table in sums.tables[:MAX_LANES]])
     rows = ledger.query(
         f"SELECT {_PLACE} AS place, ({micros} - {start}) / {step} AS part, result,"  # noqa: S608 - quoted
-        f" count(*) AS count FROM inventory WHERE {where} AND {places}"
+        f" count(*) AS count FROM {OPERATIONS} WHERE {places}"
         f" GROUP BY {_PLACE}, ({micros} - {start}) / {step}, result"
     )
     return [
@@ -233,18 +240,41 @@ def read_lanes(ledger: LedgerListing, where: str, sums: OperationSums) -> list[L
     ]
 
 
-def read_edges(ledger: LedgerListing, where: str) -> list[InputEdge]:
+def read_run_tables(ledger: LedgerListing, run_ids: Sequence[str]) -> dict[str, list[RunTable]]:
+    """Return the tables that runs have committed to, or have tried to, by id of the run.
+
+    Args:
+        ledger: the ledger, with the stored operations.
+        run_ids: the runs.
+    """
+    if not run_ids:
+        return {}
+    rows = ledger.query(
+        f"SELECT run_id, {_PLACE} AS place, max(table_name) AS name, min(version) AS first_version,"  # noqa: S608 - quoted
+        f" max(version) AS last_version FROM {OPERATIONS} WHERE {is_in('run_id', run_ids)}"
+        f" AND {_PLACE} IS NOT NULL AND (version IS NOT NULL OR result = {_ERROR})"
+        f" AND coalesce(result, '') NOT IN ({_HIT}, {_MISS})"
+        f" GROUP BY run_id, {_PLACE} ORDER BY min(event_time)"
+    )
+    found: dict[str, list[RunTable]] = {}
+    for row in rows:
+        name = row["name"] or last_segment(row["place"]) or row["place"]
+        table = RunTable(row["place"], name, row["first_version"], row["last_version"])
+        found.setdefault(row["run_id"], []).append(table)
+    return found
+
+
+def read_edges(ledger: LedgerListing) -> list[InputEdge]:
     """Return which table was made from which; without a plan, the tables that the run had read before.
 
     Args:
-        ledger: the ledger to query.
-        where: SQL predicate of the operations.
+        ledger: the ledger, with the stored operations.
     """
-    return sorted(_edges(ledger, where), key=lambda edge: -edge.count)[:MAX_EDGES]
+    return sorted(_edges(ledger), key=lambda edge: -edge.count)[:MAX_EDGES]
 
 
-def _edges(ledger: LedgerListing, where: str) -> Iterator[InputEdge]:
-    there = [name for name in ("inputs", "run_inputs") if name in ledger.columns(INVENTORY)]
+def _edges(ledger: LedgerListing) -> Iterator[InputEdge]:
+    there = [name for name in INPUT_COLUMNS if name in ledger.columns(INVENTORY)]
     if not there:
         return
     has_reads = " OR ".join(f"{name} IS NOT NULL" for name in there)
@@ -252,11 +282,13 @@ def _edges(ledger: LedgerListing, where: str) -> Iterator[InputEdge]:
     rows = ledger.query(
         "SELECT source, target, last_value(source_version ORDER BY event_time) AS source_version,"  # noqa: S608 - quoted
         " last_value(version ORDER BY event_time) AS version, count(*) AS count,"
-        " last_value(is_inferred ORDER BY event_time) AS is_inferred FROM"
+        " last_value(is_inferred ORDER BY event_time) AS is_inferred,"
+        " last_value(write_id ORDER BY event_time) AS write_id, max(event_time) AS time FROM"
         " (SELECT coalesce(i['uri'], i['table_id']) AS source, i['version'] AS source_version,"
-        f" target, version, event_time, is_inferred FROM (SELECT {_PLACE} AS target, version,"
-        f" event_time, {is_inferred} AS is_inferred, unnest(coalesce({', '.join(there)})) AS i"
-        f" FROM inventory WHERE {where} AND version IS NOT NULL AND ({has_reads})))"
+        " target, version, event_time, write_id, is_inferred FROM"
+        f" (SELECT {_PLACE} AS target, version, event_time, write_id, {is_inferred} AS is_inferred,"
+        f" unnest(coalesce({', '.join(there)})) AS i"
+        f" FROM {OPERATIONS} WHERE version IS NOT NULL AND ({has_reads})))"
         " WHERE source <> target GROUP BY source, target"
     )
     for row in rows:
@@ -267,4 +299,6 @@ def _edges(ledger: LedgerListing, where: str) -> Iterator[InputEdge]:
             row["version"],
             row["count"],
             row["is_inferred"],
+            row["write_id"],
+            in_utc(row["time"]),
         )

@@ -24,11 +24,13 @@ from deltawitness.commit.outcome import (
     search_commits,
     with_zeros,
 )
+from deltawitness.commit.restored import restored_version, version_restored_by_time
 from deltawitness.events import (
     CommitMetrics,
     Committed,
     Exported,
     Failed,
+    InputVersion,
     NoCommit,
     NoCommitReason,
     WriteEvent,
@@ -41,6 +43,7 @@ from deltawitness.locations import table_id
 from deltawitness.observe.phases import phases_of
 from deltawitness.redaction import redacted_intent, redacted_run
 from deltawitness.run_origin import NO_ORIGIN
+from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
@@ -57,7 +60,10 @@ def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
         tail: number of log versions to search for a commit of unknown version.
     """
     outcome = guarded_value("commit", lambda: _outcome(write, tail), None)
-    return _event(write, _minimal_outcome(write) if outcome is None else outcome)
+    event = _event(write, _minimal_outcome(write) if outcome is None else outcome)
+    if write.intent.operation is not Operation.RESTORE:
+        return event
+    return guarded_value("commit", lambda: _with_restored(write, event), event)
 
 
 def with_phases(write: InFlightWrite, event: WriteEvent) -> WriteEvent:
@@ -201,6 +207,31 @@ def _failed(write: InFlightWrite, failure: Failed, tail: int) -> Failed:
         versions=versions,
         metrics=failed_metrics(operation, landed, commits),
     )
+
+
+def _with_restored(write: InFlightWrite, event: WriteEvent) -> WriteEvent:
+    """Return the event of a RESTORE with the restored version as its input; unchanged if it is not known."""
+    outcome, location, identity = event.outcome, write.location, event.table_id
+    versions = outcome.versions if isinstance(outcome, Committed | Failed) else ()
+    version = _restored(write, versions[-1]) if versions else None
+    if version is None or location is None or identity is None:
+        return event
+    restored = InputVersion(identity, version, location)
+    return replace(event, intent=replace(event.intent, inputs=(restored,)))
+
+
+def _restored(write: InFlightWrite, version: int) -> int | None:
+    """Return the version that a RESTORE has restored; None where the log does not say."""
+    log, own = _log(write), write.commit
+    if own is None or own.version != version:
+        content = None if log is None else log.read(version)
+        own = None if content is None else RawCommit(version, content)
+    if own is None:
+        return None
+    found = restored_version(own.info())
+    if found is not None or log is None:
+        return found
+    return version_restored_by_time(own.info(), log)
 
 
 def _own_commits(write: InFlightWrite, tail: int) -> list[RawCommit]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from deltawitness.answers.lookup import table_condition
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.trends.overdue import TOLERANCE, cadence_of
-from deltawitness.answers.trends.past import PastWrite, now, past_writes
+from deltawitness.answers.trends.past import PastWrites, now, past_writes
 from deltawitness.answers.trends.values import TableState
 from deltawitness.internal_errors import report
 from deltawitness.semconv import POLICY_CAP
@@ -83,7 +83,7 @@ class FreshnessWatch:
     settings: Settings
     interval: float
     tolerance: float
-    _writes: dict[str, list[PastWrite]] = field(default_factory=dict, repr=False)
+    _writes: dict[str, PastWrites] = field(default_factory=dict, repr=False)
     _next_read: float = field(default=0.0, repr=False)
     _is_stopped: bool = field(default=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -114,17 +114,16 @@ class FreshnessWatch:
         at = now()
         found = [cadence_of(writes, at, self.tolerance) for writes in self._writes.values()]
         cadences = sorted(filter(None, found), key=lambda each: each.last, reverse=True)
-        names = {identity: writes[-1] for identity, writes in self._writes.items()}
         return [
             (
-                self._name(names[each.table.table_id or ""]),
+                self._name(self._writes[each.table.table_id or ""]),
                 (at - each.last).total_seconds(),
                 each.state is TableState.LATE,
             )
             for each in cadences
         ]
 
-    def _name(self, write: PastWrite) -> str | None:
+    def _name(self, writes: PastWrites) -> str | None:
         """Return the name of a table; None if names must not be in telemetry."""
-        is_allowed = write.is_named and self.settings.table_names is not TableNames.NONE
-        return write.table.name if is_allowed else None
+        is_allowed = self.settings.table_names is not TableNames.NONE
+        return writes.table_name[-1] if is_allowed else None

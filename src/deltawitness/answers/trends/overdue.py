@@ -7,11 +7,19 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import compress, pairwise
 
 from deltawitness.answers.lookup import table_condition
 from deltawitness.answers.questions import in_utc, ledger_of, settings_with
-from deltawitness.answers.trends.past import PastRun, PastWrite, now, past_runs, past_writes
+from deltawitness.answers.trends.past import (
+    PastRun,
+    PastWrites,
+    micros_of,
+    now,
+    past_runs,
+    past_writes,
+    time_of,
+)
 from deltawitness.answers.trends.statistics import Typical, is_common, quantile
 from deltawitness.answers.trends.values import (
     EmptyRun,
@@ -45,6 +53,12 @@ _LEAST_GRACE = 60.0
 
 _FACTOR = 2.0
 """Number of times that rows must be more or fewer than the median."""
+
+_SURE = 1.9
+"""Number of times that rows are certainly not too far from the median: less than `_FACTOR`."""
+
+_SECOND = 1_000_000
+"""Microseconds in a second."""
 
 _LEAST_SPREAD = 0.1
 """Spread of the logarithm of a number of rows that is not unusual: 10 %."""
@@ -155,32 +169,32 @@ def _order(each: TableCadence) -> tuple[int, str]:
 
 
 def cadence_of(
-    writes: Sequence[PastWrite], at: datetime, tolerance: float = TOLERANCE
+    writes: PastWrites, at: datetime, tolerance: float = TOLERANCE
 ) -> TableCadence | None:
     """Return how often rows of a table change, and whether the next change is late.
 
     Args:
-        writes: the writes of the table, oldest first.
+        writes: the writes of the table.
         at: the time for which the question is answered.
         tolerance: number of standard deviations that is not unusual.
 
     Returns:
         None if no write has changed rows.
     """
-    last = next((each for each in reversed(writes) if each.has_changed), None)
-    if last is None:
+    changing = list(compress(range(len(writes)), writes.has_changed))
+    if not changing:
         return None
-    changes = sorted(time for each in writes for time in each.changes)
-    gaps = [(b - a).total_seconds() for a, b in pairwise(changes)][-_GAPS:]
+    last, changes = changing[-1], writes.changes()
+    gaps = [(b - a) / _SECOND for a, b in pairwise(changes[-_GAPS - 1 :])]
     found = TableCadence(
-        table=last.table,
+        table=writes.table(last),
         state=TableState.UNKNOWN,
-        last=changes[-1],
-        job=last.job,
-        run_id=last.run_id,
+        last=time_of(changes[-1]),
+        job=writes.job[last],
+        run_id=writes.run_id[last],
         changes=len(changes),
     )
-    if len(gaps) < _LEAST_GAPS or _is_of_one_session(writes):
+    if len(gaps) < _LEAST_GAPS or _is_of_one_session(writes, changing):
         return found
     typical = Typical.of(gaps)
     longest = max(typical.center + tolerance * typical.spread, quantile(gaps, 0.9))
@@ -193,10 +207,10 @@ def cadence_of(
     )
 
 
-def _is_of_one_session(writes: Sequence[PastWrite]) -> bool:
+def _is_of_one_session(writes: PastWrites, changing: Sequence[int]) -> bool:
     """Return whether one run that ended has made all changes: nothing says that there will be another one."""
-    changing = [each for each in writes if each.has_changed]
-    return len(changing) == 1 and changing[0].run_id is not None and changing[0].is_complete
+    first = changing[0]
+    return len(changing) == 1 and writes.run_id[first] is not None and writes.is_complete[first]
 
 
 def _state(age: float, limit: float, interval: float) -> TableState:
@@ -211,49 +225,59 @@ def _state(age: float, limit: float, interval: float) -> TableState:
 
 
 def _volumes(
-    writes: Sequence[PastWrite], since: datetime | None, tolerance: float
+    writes: PastWrites, since: datetime | None, tolerance: float
 ) -> Iterator[UnusualVolume]:
     """Yield the unusual writes of a table, each compared with the earlier ones of its job."""
-    by_job: dict[str | None, list[PastWrite]] = {}
-    for each in writes:
-        if each.rows is not None and each.is_complete:
-            by_job.setdefault(each.job, []).append(each)
+    by_job: dict[str | None, list[int]] = {}
+    for number, (job, rows, is_complete) in enumerate(
+        zip(writes.job, writes.rows, writes.is_complete, strict=True)
+    ):
+        if is_complete and rows is not None:
+            by_job.setdefault(job, []).append(number)
     for same in by_job.values():
-        for number in _judged([each.time for each in same], since):
-            found = _volume(same[number], [each.rows or 0 for each in same[:number]], tolerance)
-            if found is not None:
-                yield found
+        if len(same) <= _LEAST_RUNS:
+            continue
+        counts = [writes.rows[number] or 0 for number in same]
+        for place in _judged([writes.time[number] for number in same], since):
+            if place >= _LEAST_RUNS and not _is_near_median(counts[place], counts[:place]):
+                yield from _volume(writes, same[place], counts[:place], tolerance)
 
 
-def _judged(times: Sequence[datetime], since: datetime | None) -> Iterable[int]:
+def _is_near_median(rows: int, earlier: Sequence[int]) -> bool:
+    """Return whether a number of rows is so near to the median that it cannot be unusual: a fast test."""
+    ordered, half = sorted(earlier), len(earlier) // 2
+    low, high = ordered[(len(earlier) - 1) // 2] + 1, ordered[half] + 1
+    return high < _SURE * (rows + 1) and rows + 1 < _SURE * low
+
+
+def _judged(times: Sequence[int], since: datetime | None) -> Iterable[int]:
     """Return the positions of what is judged: the last one, or all since a time."""
     if since is None:
         return range(len(times))[-1:]
-    return (number for number, time in enumerate(times) if time >= since)
+    begin = micros_of(since)
+    return (number for number, time in enumerate(times) if time >= begin)
 
 
-def _volume(write: PastWrite, earlier: Sequence[int], tolerance: float) -> UnusualVolume | None:
-    if len(earlier) < _LEAST_RUNS or write.rows is None:
-        return None
+def _volume(
+    writes: PastWrites, number: int, earlier: Sequence[int], tolerance: float
+) -> Iterator[UnusualVolume]:
+    found = writes.rows[number] or 0
     typical = Typical.of([math.log1p(rows) for rows in earlier])
     width = max(tolerance * max(typical.spread, _LEAST_SPREAD), math.log(_FACTOR))
     low = math.expm1(max(typical.center - width, 0.0))
     high = math.expm1(typical.center + width)
-    if low <= write.rows <= high:
-        return None
+    if low <= found <= high:
+        return
     # Numbers of rows that are about as far on the same side.
-    alike = [
-        rows <= write.rows * 1.25 if write.rows < low else rows >= write.rows / 1.25
-        for rows in earlier
-    ]
+    alike = [rows <= found * 1.25 if found < low else rows >= found / 1.25 for rows in earlier]
     if is_common(sum(alike), len(earlier)):
-        return None
-    return UnusualVolume(
-        table=write.table,
-        job=write.job,
-        run_id=write.run_id,
-        time=write.time,
-        rows=write.rows,
+        return
+    yield UnusualVolume(
+        table=writes.table(number),
+        job=writes.job[number],
+        run_id=writes.run_id[number],
+        time=time_of(writes.time[number]),
+        rows=found,
         typical=math.expm1(typical.center),
         low=low,
         high=high,
@@ -268,7 +292,7 @@ def _empty_runs(
     jobs: Iterable[tuple[str, Sequence[PastRun]]], since: datetime | None
 ) -> Iterator[EmptyRun]:
     for job, runs in jobs:
-        for number in _judged([each.start_time for each in runs], since):
+        for number in _judged([micros_of(each.start_time) for each in runs], since):
             run, earlier = runs[number], [each for each in runs[:number] if each.is_ok]
             if not run.is_ok or run.rows or run.hits or len(earlier) < _LEAST_RUNS:
                 continue

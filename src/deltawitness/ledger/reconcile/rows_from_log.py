@@ -16,6 +16,7 @@ from deltawitness.ledger.tables.operation_names import (
     operation_of,
 )
 from deltawitness.ledger.tables.schema import Source
+from deltawitness.ledger.tables.write_rows import restored_input
 from deltawitness.locations import table_id
 from deltawitness.redaction import (
     key_hash,
@@ -73,6 +74,7 @@ def row_from_log(
     versions = [commit.version for commit in commits]
     trace = _TRACEPARENT.fullmatch(_text(keys.get(CommitKey.TRACEPARENT)) or "")
     key = _text(keys.get(CommitKey.CACHE_KEY))
+    identity = table_id(target.uri, key=settings.table_id_key)
     named = None if operation in _CREATING else name
     return {
         "event_time": now_ns() // 1000 if first.time is None else first.time * 1000,
@@ -89,7 +91,7 @@ def row_from_log(
         "key": None if key is None else key_hash(key),
         "result": CacheResult.WRITE.value,
         "table_uri": target.uri,
-        "table_id": table_id(target.uri, key=settings.table_id_key),
+        "table_id": identity,
         "table_name": table_name_for(target.uri, named, settings.table_names),
         "version": versions[-1],
         "versions": versions,
@@ -99,6 +101,7 @@ def row_from_log(
         "plan_shape_hash": _plain(keys.get(CommitKey.PLAN_SHAPE_HASH)),
         "inputs": _inputs(keys.get(CommitKey.INPUTS)),
         "run_inputs": _inputs(keys.get(CommitKey.RUN_INPUTS)),
+        **restored_input(info, identity, target.uri),
         "parts": _count(keys.get(CommitKey.PARTS)),
         "expectation_result": _expectation_result(keys.get(CommitKey.EXPECTATION_RESULT)),
         "expectations": _rules(keys.get(CommitKey.EXPECTATIONS)),

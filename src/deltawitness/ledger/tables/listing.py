@@ -8,6 +8,7 @@ come back as dictionaries.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -31,10 +32,14 @@ from deltawitness.run import suppressed
 if TYPE_CHECKING:
     import pyarrow as pa
     from arro3.core import Table
+    from deltalake import QueryBuilder
 
 __all__ = ["LedgerListing", "Row"]
 
 Row = dict[str, Any]
+
+MAX_STORED = 1_000_000
+"""Maximum number of rows that `LedgerListing.store` holds in memory."""
 
 _SQL_TYPES = {
     ColumnKind.DAY: "DATE",
@@ -65,6 +70,9 @@ class LedgerListing:
     _opened: dict[LedgerTable, TableParts] = field(default_factory=dict, init=False, repr=False)
     _views: dict[LedgerTable, str] = field(default_factory=dict, init=False, repr=False)
     _copies: TableCopies | None = field(default=None, init=False, repr=False)
+    _registered: set[LedgerTable] = field(default_factory=set, init=False, repr=False)
+    _stored: set[str] = field(default_factory=set, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Choose whether tables are copied."""
@@ -101,15 +109,45 @@ class LedgerListing:
             found = self._execute(sql)
         return (pa.record_batch(batch) for batch in found)
 
-    def _execute(self, sql: str) -> Any:
+    def store(self, name: str, sql: str, counted: str | None = None) -> None:
+        """Name the result of a query, which later queries of this object read from memory.
+
+        Above `MAX_STORED` rows the result stays in the tables: then the name is that of a view.
+
+        Args:
+            name: the name; that of a table of the ledger hides this table.
+            sql: as in `query`.
+            counted: a query with at least as many rows, which are faster to count.
+
+        Raises:
+            OSError: as in `query`.
+            DeltaError: as in `query`.
+        """
+        (found,) = self.query(f"SELECT count(*) AS count FROM ({counted or sql})")
+        kind = "TABLE" if found["count"] <= MAX_STORED else "VIEW"
+        with suppressed():  # as in `arrow`
+            self._execute(sql, f"CREATE OR REPLACE {kind} {name} AS")
+        self._stored.add(name)
+
+    def _execute(self, sql: str, prefix: str = "") -> Any:
+        tables = [table for table in self.tables if _is_named(table, sql, self._stored)]
+        with self._lock:  # a table that another thread registers is not there twice
+            self._register(tables)
+            return self._builder.execute(f"{prefix} {self._with_views(tables)} {sql}")
+
+    def _register(self, tables: Iterable[LedgerTable]) -> None:
+        """Make tables known to the engine, which reads the footers of their files once."""
+        for table, parts in self._open(tables).items():
+            if table not in self._registered:
+                for name, opened in parts.sources(_source(table)).items():
+                    self._builder.register(name, opened)
+                self._registered.add(table)
+
+    @cached_property
+    def _builder(self) -> QueryBuilder:
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
-        tables = [table for table in self.tables if _is_named(table, sql)]
-        builder = QueryBuilder()
-        for table, parts in self._open(tables).items():
-            for name, opened in parts.sources(_source(table)).items():
-                builder.register(name, opened)
-        return builder.execute(f"{self._with_views(tables)} {sql}")
+        return QueryBuilder()
 
     def rows(
         self,
@@ -236,9 +274,11 @@ class LedgerListing:
         )
 
 
-def _is_named(table: LedgerTable, sql: str) -> bool:
-    """Return whether a query may name a table; a word in a text of the query counts as well."""
-    names = [table.alias, *(["run_parts"] if table is RUNS else [])]
+def _is_named(table: LedgerTable, sql: str, stored: AbstractSet[str]) -> bool:
+    """Return whether a query may name a table that is not stored; words in texts count too."""
+    names = {table.alias, *(["run_parts"] if table is RUNS else [])} - stored
+    if not names:
+        return False
     return re.search(rf"\b({'|'.join(names)})\b", sql, re.IGNORECASE) is not None
 
 

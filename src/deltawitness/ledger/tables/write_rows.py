@@ -27,7 +27,8 @@ from deltawitness.commit.outcome import (
     metrics_of,
     search_commits,
 )
-from deltawitness.commit.reader import parse_commit
+from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.commit.restored import restored_version
 from deltawitness.distributions import installed_version
 from deltawitness.events import (
     UNCHANGED,
@@ -60,6 +61,7 @@ __all__ = [
     "ledger_uri",
     "process_columns",
     "reason_columns",
+    "restored_input",
     "row_of_provisional",
 ]
 
@@ -305,7 +307,24 @@ def _committed(provisional: Row, commits: list[RawCommit]) -> Row:
         **_versions(tuple(commit.version for commit in commits)),
         **metrics_of(Operation(provisional["operation"]), commits).known(),
         "schema_hash": provisional.get("schema_hash") or last.witness.get("schema_hash"),
+        **restored_input(last, provisional.get("table_id"), provisional.get("table_uri")),
     }
+
+
+def restored_input(commit: CommitMetadata, table_id: str | None, uri: str | None) -> Row:
+    """Return the column with the version that a RESTORE has restored; empty for any other commit.
+
+    A commit of a RESTORE to a time does not have the version.
+
+    Args:
+        commit: the commit.
+        table_id: id of its table.
+        uri: location of its table.
+    """
+    version = restored_version(commit)
+    if version is None:
+        return {}
+    return {"inputs": [{"table_id": table_id, "uri": uri, "version": version}]}
 
 
 def _completed_without_log(provisional: Row) -> Row:
