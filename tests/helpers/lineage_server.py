@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-
 import deltawitness.openlineage
+from helpers.places import TESTS
 
-SPEC = os.environ.get("OPENLINEAGE_SPEC")
-"""Folder `spec` of the OpenLineage project with its JSON schemas, which no package contains."""
+SPEC = Path(os.environ.get("OPENLINEAGE_SPEC") or TESTS / "openlineage/spec")
+"""Folder with the JSON schemas of OpenLineage, which no package contains."""
 
 REPORT = Path(deltawitness.openlineage.__file__).with_name(
     "DeltaCommitReportOutputDatasetFacet.json"
@@ -52,12 +51,10 @@ def lineage_server(status=201):
 
 def spec_validator():
     """Return a function that raises for an event, or a facet of it, that the specification does not allow."""
-    if SPEC is None:
-        pytest.skip("OPENLINEAGE_SPEC is not set: the folder with the schemas of OpenLineage")
     from jsonschema import Draft202012Validator
     from referencing import Registry, Resource
 
-    files = [*Path(SPEC).glob("*.json"), *Path(SPEC).glob("facets/*.json"), REPORT]
+    files = [*SPEC.glob("*.json"), *SPEC.glob("facets/*.json"), REPORT]
     contents = [json.loads(file.read_text("utf-8")) for file in files]
     registry = Registry().with_resources(
         (content["$id"], Resource.from_contents(content)) for content in contents

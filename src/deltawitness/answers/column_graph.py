@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from deltawitness.answers.lineage_graph import LineageDirection
 from deltawitness.answers.rows import TableVersion
 from deltawitness.column_sources import ColumnUse
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["ColumnEdge", "ColumnLineage", "RowsEdge", "TableColumn", "UnknownColumns"]
 
@@ -75,7 +76,7 @@ class UnknownColumns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnLineage:
+class ColumnLineage(HtmlDisplay):
     """The columns that columns of a version were made from, or that were made from them.
 
     Attributes:

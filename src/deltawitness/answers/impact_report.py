@@ -7,6 +7,7 @@ from datetime import datetime
 
 from deltawitness.answers.lineage_graph import EdgeKind
 from deltawitness.answers.rows import TableVersion
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["Dependent", "DependentInput", "Impact"]
 
@@ -76,7 +77,7 @@ class Dependent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Impact:
+class Impact(HtmlDisplay):
     """The tables that depend on a table.
 
     Attributes:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from deltawitness.answers.rows import TableVersion
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["EdgeKind", "Lineage", "LineageDirection", "LineageEdge", "LineageNode"]
 
@@ -88,7 +89,7 @@ class LineageEdge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
+class Lineage(HtmlDisplay):
     """The versions that a version of a table was made from, or that were made from it.
 
     Attributes:

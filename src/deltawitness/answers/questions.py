@@ -19,6 +19,7 @@ from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.answers.shown_run import ShownRun, shown_run_of
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.forks import mark_delta_rs_used
+from deltawitness.html_display import RowList
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.locations import strip_credentials
@@ -117,7 +118,7 @@ def errors(  # noqa: PLR0913 - keyword-only filters
     """
     ledger = ledger_of(settings_with(root, storage_options, settings))
     chosen = WriteFilter(since=in_utc(since), job=job, table=table, result=CacheResult.ERROR)
-    return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
+    return RowList(WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit))
 
 
 def writes(  # noqa: PLR0913 - keyword-only filters
@@ -175,9 +176,8 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         since=in_utc(since),
         expectation=None if expectation is None else ExpectationResult(expectation),
     )
-    return [
-        WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit, offset=offset or None)
-    ]
+    found = list_writes(ledger, chosen, limit=limit, offset=offset or None)
+    return RowList(map(WriteRow.of, found))
 
 
 def runs(  # noqa: PLR0913 - keyword-only filters
@@ -214,7 +214,7 @@ def runs(  # noqa: PLR0913 - keyword-only filters
     found = list_runs(
         ledger, job=job, status=status, since=in_utc(since), limit=limit, offset=offset
     )
-    return [RunRow.of(row) for row in found]
+    return RowList(map(RunRow.of, found))
 
 
 def lineage(  # noqa: PLR0913 - keyword-only options

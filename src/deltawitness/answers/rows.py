@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
 
+from deltawitness.html_display import HtmlDisplay
+
 __all__ = ["CountedOperation", "RunRow", "TableVersion", "WriteRow"]
 
 Row = Mapping[str, Any]
@@ -41,7 +43,7 @@ def _table_versions(value: Any) -> tuple[TableVersion, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteRow:
+class WriteRow(HtmlDisplay):
     """An operation in the ledger; the attributes are the columns of the table `inventory`.
 
     The ledger's documentation describes them. None means that a value is not known or does not apply.
@@ -138,7 +140,7 @@ class CountedOperation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
+class RunRow(HtmlDisplay):
     """A run in the ledger, with the counts of its processes summed; the attributes are the columns of `runs`.
 
     The ledger's documentation describes them. The status is None for a run that has not ended.

@@ -10,12 +10,13 @@ from typing import Any
 from deltawitness.answers.rows import RunRow, TableVersion
 from deltawitness.call_site import CallSite
 from deltawitness.events import CommitMetrics
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["ShownCommit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShownCommit:
+class ShownCommit(HtmlDisplay):
     """Who made a version of a table, why, how and from what.
 
     Values come from the ledger's row of the write, and from the commit in the table's log where the row lacks

@@ -9,6 +9,7 @@ from datetime import datetime
 from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
 from deltawitness.answers.run_report import RunReport
 from deltawitness.answers.trace_links import trace_url
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["RunOutput", "RunProcess", "ShownRun", "TraceLink", "shown_run_of"]
 
@@ -75,7 +76,7 @@ class TraceLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShownRun:
+class ShownRun(HtmlDisplay):
     """A run with its child runs, its processes, its operations, and the tables that it wrote.
 
     Attributes:

@@ -26,6 +26,7 @@ from deltawitness.cache.read_through import Lookup, ReadThroughCache
 from deltawitness.cache.verify.results import Verdict, VerifyResult
 from deltawitness.cache.verify.verifier import Verifier
 from deltawitness.exceptions import CacheError
+from deltawitness.html_display import HtmlDisplay
 from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.semconv import (
     CACHE_MISS_REASON,
@@ -53,7 +54,7 @@ __all__ = ["CacheEntry", "DeltaCache", "Explanation"]
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(HtmlDisplay):
     """Whether an entry would be served now, and why not.
 
     Attributes:

@@ -19,6 +19,7 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.ci_report import ci_report_command
+from deltawitness.cli.collector import collector_init_command
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
@@ -39,6 +40,7 @@ from deltawitness.cli.maintenance import (
     views_command,
 )
 from deltawitness.cli.mcp import mcp_command
+from deltawitness.cli.notify import notify_command
 from deltawitness.cli.overdue import overdue_command
 from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
@@ -70,6 +72,7 @@ ledger = typer.Typer(
 release = typer.Typer(
     no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
 )
+collector = typer.Typer(no_args_is_help=True, help="Files for a Collector, Prometheus and Grafana.")
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
 
@@ -115,6 +118,7 @@ app.command("bisect")(with_storage_options(bisect_command))
 app.command("blame")(with_storage_options(blame_command))
 app.command("overdue")(with_storage_options(overdue_command))
 app.command("regressions")(with_storage_options(regressions_command))
+app.command("notify")(with_storage_options(notify_command))
 app.command("ci-report")(with_storage_options(ci_report_command))
 app.command("report")(with_storage_options(report_command))
 app.command("undo")(with_storage_options(undo_command))
@@ -154,3 +158,5 @@ cache.command("why")(with_storage_options(why_command))
 cache.command("prune")(with_storage_options(prune_command))
 cache.command("verify")(with_storage_options(verify_entry_command))
 app.add_typer(cache, name="cache")
+collector.command("init")(collector_init_command)
+app.add_typer(collector, name="collector")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from deltawitness.html_report.content import EdgeColumns, InputEdge, ReportContent
+from deltawitness.html_report.content import EdgeColumns, GraphEdge, InputEdge, ReportContent
 from deltawitness.html_report.graph_drawing import draw_graph, versioned_name
 from deltawitness.html_report.markup import Markup, element, isolated, join, visible
 from deltawitness.html_report.tables import scrolled
 from deltawitness.report.format import count_of
 
-__all__ = ["dependents", "lineage_graph"]
+__all__ = ["dependents", "drawn_edges", "lineage_graph"]
+
+_Edge = TypeVar("_Edge", bound=GraphEdge)
 
 MAX_NODES = 60
 """Maximum number of tables in the drawing; the list below it has all edges."""
@@ -36,15 +39,17 @@ def lineage_graph(content: ReportContent) -> Markup:
         for table in content.tables
         if table.last_version is not None
     }
-    edges = _drawn(content.edges)
-    hidden = len(nodes) - len(_nodes(edges.values()))
+    edges = drawn_edges(content.edges)
+    drawn = len(_nodes(edges.values()))
+    label = f"Graph of {count_of(drawn, 'table')}; the list below has the same edges."
+    hidden = len(nodes) - drawn
     note = element("p", f"{count_of(hidden, 'more table')} not drawn.", class_="note")
     columns = element(
         "div", id="columns", tabindex="-1", role="region", aria_label="Columns", hidden=True
     )
     return join(
         element("p", _HELP, class_="note"),
-        scrolled("Lineage graph", draw_graph(edges, names, versions, nodes)),
+        scrolled("Lineage graph", draw_graph(edges, names, versions, label, buttons=nodes)),
         *([note] if hidden else []),
         columns,
         _list(content.edges, names),
@@ -71,12 +76,12 @@ def dependents(edges: Iterable[InputEdge], places: Iterable[str]) -> list[str]:
     return list(found)[len(first) :]
 
 
-def _nodes(edges: Iterable[InputEdge]) -> list[str]:
+def _nodes(edges: Iterable[GraphEdge]) -> list[str]:
     """Return the tables in the order in which the script of the page finds them."""
     return list(dict.fromkeys(place for edge in edges for place in (edge.source, edge.target)))
 
 
-def _drawn(edges: Sequence[InputEdge]) -> dict[int, InputEdge]:
+def drawn_edges(edges: Sequence[_Edge]) -> dict[int, _Edge]:
     """Return the edges of the first tables, as many as fit, by their positions."""
     chosen: dict[str, None] = {}
     for edge in edges:

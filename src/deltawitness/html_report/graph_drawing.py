@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deltawitness.html_report.content import InputEdge
+from deltawitness.html_report.content import GraphEdge
 from deltawitness.html_report.markup import Markup, element, visible
 from deltawitness.locations import last_segment
-from deltawitness.report.format import count_of
 
 __all__ = ["draw_graph", "levels", "name_of", "versioned_name"]
 
@@ -65,18 +64,22 @@ def levels(edges: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def draw_graph(
-    edges: Mapping[int, InputEdge],
+    edges: Mapping[int, GraphEdge],
     names: Mapping[str, str],
     versions: Mapping[str, int | None],
-    nodes: Sequence[str],
+    label: str,
+    *,
+    buttons: Sequence[str] = (),
 ) -> Markup:
-    """Return the drawing. Tables and edges are buttons: the script shows their columns.
+    """Return a drawing of a graph, from left to right.
 
     Args:
-        edges: the edges to draw, by their positions in the data of the page.
+        edges: the edges to draw, at least one, by their positions in the data of the page.
         names: names of the tables by location.
         versions: the versions that the tables are shown with.
-        nodes: the locations of all tables of the graph, by their positions in the data of the page.
+        label: what the drawing shows, for screen readers.
+        buttons: the locations of all tables of the graph, by their positions in the data of the page.
+            With them, tables and edges are buttons: the script of the page shows their columns.
     """
     columns = levels([(edge.source, edge.target) for edge in edges.values()])
     rows: dict[int, int] = {}
@@ -88,33 +91,36 @@ def draw_graph(
         places[node] = x, _MARGIN + row * (_BOX_HEIGHT + _GAP_Y)
     width = _MARGIN * 2 + (max(columns.values()) + 1) * (_BOX_WIDTH + _GAP_X) - _GAP_X
     height = _MARGIN * 2 + max(rows.values()) * (_BOX_HEIGHT + _GAP_Y) - _GAP_Y
-    numbers = {place: number for number, place in enumerate(nodes)}
-    label = f"Graph of {count_of(len(columns), 'table')}; the list below has the same edges."
+    numbers = {place: number for number, place in enumerate(buttons)}
+    curves = (
+        _edge(edge, places, names, number if buttons else None) for number, edge in edges.items()
+    )
+    boxes = (
+        _node(
+            node, places[node], versioned_name(node, versions.get(node), names), numbers.get(node)
+        )
+        for node in columns
+    )
     return element(
         "svg",
-        *(_edge(number, edge, places, names) for number, edge in edges.items()),
-        *(
-            _node(
-                numbers[node], places[node], versioned_name(node, versions.get(node), names), node
-            )
-            for node in columns
-        ),
+        *curves,
+        *boxes,
         viewBox=f"0 0 {width} {height}",
         width=width,
         height=height,
-        role="group",
+        role="group" if buttons else "img",
         aria_label=label,
         class_="lineage",
     )
 
 
 def _edge(
-    number: int,
-    edge: InputEdge,
+    edge: GraphEdge,
     places: Mapping[str, tuple[float, float]],
     names: Mapping[str, str],
+    number: int | None,
 ) -> Markup:
-    """Return a curve, and a wider one that is not seen and takes the clicks."""
+    """Return a curve; for a button with a wider one that is not seen and takes the clicks."""
     (x1, y1), (x2, y2) = places[edge.source], places[edge.target]
     x1, y1, y2 = x1 + _BOX_WIDTH, y1 + _BOX_HEIGHT / 2, y2 + _BOX_HEIGHT / 2
     middle = (x1 + x2) / 2
@@ -122,10 +128,14 @@ def _edge(
     source = visible(versioned_name(edge.source, edge.source_version, names), _TITLE_CHARACTERS)
     target = visible(versioned_name(edge.target, edge.target_version, names), _TITLE_CHARACTERS)
     text = f"{target} was made from {source}"
+    title = element("title", text)
+    line = element("path", d=curve, class_="edge inferred" if edge.is_inferred else "edge")
+    if number is None:
+        return element("g", title, line)
     return element(
         "g",
-        element("title", text),
-        element("path", d=curve, class_="edge inferred" if edge.is_inferred else "edge"),
+        title,
+        line,
         element("path", d=curve, class_="hit"),
         class_="made",
         role="button",
@@ -135,14 +145,19 @@ def _edge(
     )
 
 
-def _node(number: int, at: tuple[float, float], name: str, place: str) -> Markup:
+def _node(place: str, at: tuple[float, float], name: str, number: int | None) -> Markup:
     text = visible(name, None)
     shown = text if len(text) <= _LABEL_CHARACTERS else f"{text[: _LABEL_CHARACTERS - 1]}…"
-    return element(
-        "g",
+    parts = (
         element("title", visible(place)),
         element("rect", x=at[0], y=at[1], width=_BOX_WIDTH, height=_BOX_HEIGHT, rx=5),
         element("text", shown, x=at[0] + 8, y=at[1] + 21, unicode_bidi="isolate"),
+    )
+    if number is None:
+        return element("g", *parts, class_="node")
+    return element(
+        "g",
+        *parts,
         class_="node",
         role="button",
         tabindex="-1",

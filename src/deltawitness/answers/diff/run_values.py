@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deltawitness.answers.rows import RunRow, TableVersion
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = ["DiffCause", "RunDiff", "RunDifference", "RunTable", "RunTableDiff"]
 
@@ -83,7 +84,7 @@ class RunTableDiff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunDiff:
+class RunDiff(HtmlDisplay):
     """What differs between two runs.
 
     Attributes:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from deltawitness.answers.rows import TableVersion
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = [
     "ColumnChange",
@@ -181,7 +182,7 @@ class ColumnStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TableDiff:
+class TableDiff(HtmlDisplay):
     """What differs between two versions of a table, or of two tables.
 
     Attributes:

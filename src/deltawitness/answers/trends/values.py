@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from deltawitness.answers.rows import TableVersion
+from deltawitness.html_display import HtmlDisplay
 
 __all__ = [
     "EmptyRun",
@@ -107,7 +108,7 @@ class EmptyRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverdueResult:
+class OverdueResult(HtmlDisplay):
     """What is late, empty or far from its own past.
 
     Attributes:
@@ -185,7 +186,7 @@ class Regression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegressionResult:
+class RegressionResult(HtmlDisplay):
     """The jobs that are worse than before.
 
     Attributes:

@@ -1,0 +1,1 @@
+"""Results as HTML for notebooks: tables and drawings without a script, in the colours of the notebook."""
