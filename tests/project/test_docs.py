@@ -515,6 +515,13 @@ def test_the_walk_through_is_what_the_console_shows(example):
     assert shown == f"```text\n{example('walkthrough')}```"
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_the_tour_is_what_the_console_shows(example):
+    """The transcript is the output of the example, in which a job fails and its run is undone."""
+    assert between("transcript", "tour") == f"```text\n{example('tour')}```"
+
+
 def test_the_layers_on_the_page_are_those_of_the_contract():
     """`python tools/layers.py` prints the table again after a change."""
     command = [sys.executable, "tools/layers.py"]
