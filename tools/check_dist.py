@@ -25,6 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIRED = (
     *("py.typed", "activation/site/sitecustomize.py", "pytest_plugin.py", "cli/app.py"),
     *("html_report/report.css", "html_report/report.js"),
+    *("collector/config.yaml", "collector/compose.yaml", "collector/dashboards/delta-writes.json"),
 )
 REQUIRED_SOURCES = (
     *("CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"),

@@ -57,7 +57,7 @@ ENGINES = ("1.0.2", "1.1.4", "1.2.1", "1.3.3", "1.4.2", "1.5.1", "1.6.0", "1.6.2
 PAIRS = {"54": "1.6.2", "55": "1.6.6"}
 """Majors of DataFusion, with a release of deltalake that fits."""
 
-EXTRAS = ("datafusion", "otel", "cli", "mcp", "openlineage", "demo", "apache-hamilton", "all")
+EXTRAS = ("datafusion", "otel", "cli", "mcp", "ui", "openlineage", "demo", "apache-hamilton", "all")
 
 
 @dataclass(frozen=True, slots=True)

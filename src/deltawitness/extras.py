@@ -15,6 +15,7 @@ _EXTRAS = {
     "sqlglot": ("sqlglot", "datafusion"),
     "typer": ("Typer", "cli"),
     "rich": ("Rich", "cli"),
+    "textual": ("Textual", "ui"),
     "opentelemetry.sdk": ("the OpenTelemetry SDK", "otel"),
 }
 """The title of each optional package, and the extra that installs it."""

@@ -89,16 +89,72 @@ def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
     """External input is limited, then redacted; the output of span metrics is redacted again."""
     read = yaml.safe_load((CONFIGS / config).read_text())
     assert not [name for name in read["processors"] if name.startswith("batch")]
-    first = ["memory_limiter", "transform/stash", "redaction", "transform/unstash"]
+    first = [
+        "memory_limiter",
+        "transform/stash",
+        "redaction/keys",
+        "redaction",
+        "transform/unstash",
+    ]
+    behind = {
+        # Data from another pipeline were redacted where they were received.
+        "forward/sampling": ["tail_sampling", "filter/rest"],
+        "forward/matters": ["filter/matters"],
+        "forward/cumulative": ["filter/cumulative"],
+        "forward/deltas": ["filter/deltas", "transform/one_series"],
+    }
     for pipeline in read["service"]["pipelines"].values():
-        (receiver,) = pipeline["receivers"]
-        if receiver.startswith("otlp"):
-            assert pipeline["processors"][:4] == first
-        elif receiver == "span_metrics":
-            assert pipeline["processors"] == ["redaction"]
-        else:
-            # Data from another pipeline were redacted where they were received.
-            assert (receiver, pipeline["processors"]) == ("forward/sampling", ["tail_sampling"])
+        for receiver in pipeline["receivers"]:
+            if receiver.startswith("otlp"):
+                assert pipeline["processors"][: len(first)] == first
+            elif receiver.startswith("span_metrics"):
+                assert pipeline["processors"] == ["redaction", "transform/series_start"]
+            else:
+                assert pipeline["processors"] == behind[receiver]
+
+
+@pytest.mark.parametrize("config", ["config.yaml", "gateway-tier.yaml"])
+def test_a_span_is_exported_beside_the_sampler_or_behind_it(config):
+    """What the one filter drops, the other one passes."""
+    read = yaml.safe_load((CONFIGS / config).read_text())["processors"]
+    (matters,) = read["filter/matters"]["trace_conditions"]
+    assert matters == f"not ({' or '.join(read['filter/rest']['trace_conditions'])})"
+
+
+@pytest.mark.parametrize("config", ["config.yaml", "gateway-tier.yaml"])
+def test_increments_are_added_up_in_order(config):
+    """One consumer sends them to the pipeline that gives them their time, and series outlive the gaps."""
+    read = yaml.safe_load((CONFIGS / config).read_text())
+    assert read["exporters"]["otlp_grpc/deltas"]["sending_queue"]["num_consumers"] == 1
+    adding = read["service"]["pipelines"]["metrics/sums"]["processors"][-3:]
+    assert adding == ["transform/time_of_addition", "delta_to_cumulative", "transform/series_start"]
+    hours = {
+        name: int(default.removesuffix("h"))
+        for name, default in VARIABLE.findall((CONFIGS / config).read_text())
+        if default.endswith("h") and "SUMS" in name
+    }
+    # A stream that is forgotten while its series is shown would begin again below it.
+    assert hours[f"{PREFIX}SUMS_EXPIRATION"] < hours[f"{PREFIX}SUMS_MAX_STALE"]
+
+
+def test_a_backend_for_traces_gets_no_metrics_and_no_logs(tmp_path):
+    """The file that compose.yaml lays over the configuration is valid with it."""
+    overlay = CONFIGS / "traces-backend.yaml"
+    done = subprocess.run(
+        [OTELCOL, "validate", "--config", str(CONFIGS / "config.yaml"), "--config", str(overlay)],
+        env={**os.environ, f"{PREFIX}QUEUE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    full = yaml.safe_load((CONFIGS / "config.yaml").read_text())["service"]["pipelines"]
+    laid = yaml.safe_load(overlay.read_text())["service"]["pipelines"]
+    for name, pipeline in full.items():
+        exporters = laid.get(name, pipeline)["exporters"]
+        if not name.startswith("traces"):
+            assert "otlp_grpc/backend" not in exporters
+            without = [one for one in pipeline["exporters"] if one != "otlp_grpc/backend"]
+            assert exporters == (without or ["debug"])
 
 
 def test_the_strict_list_names_every_attribute_of_the_library():
@@ -121,7 +177,7 @@ def test_the_builder_lists_exactly_the_components_that_are_used():
         for kind in ("receivers", "processors", "connectors", "exporters", "extensions")
     }
     used = {kind: set() for kind in of}
-    for config in CONFIG_FILES:
+    for config in (*CONFIG_FILES, "traces-backend.yaml"):
         read = yaml.safe_load((CONFIGS / config).read_text())
         for kind, names in used.items():
             names |= {name.split("/")[0].replace("_", "") for name in read.get(kind, {})}

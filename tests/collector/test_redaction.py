@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.request
 
@@ -11,7 +12,9 @@ import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 
+from deltawitness.semconv import SCOPE_NAME
 from helpers.collector_canaries import BENIGN, CANARIES, TOGETHER, UNDER_A_KEY, logs, metrics, spans
 from helpers.collector_parts import CONFIGS, fetch, until
 
@@ -106,6 +109,29 @@ def test_no_canary_is_exported_and_other_values_are(send, collector, backend, sa
     )
 
 
+def test_a_secret_under_a_key_of_the_library_is_masked(collector, backend):
+    """No key is exempt, and no scope is trusted: any program can use the names of the library."""
+    read = yaml.safe_load((CONFIGS / "config.yaml").read_text())
+    keys = read["processors"]["redaction/keys"]["ignored_keys"]
+    request = spans(SAID)
+    blob = "blobcanary" + "0aB/" * 100
+    for resource, said in zip(request.resource_spans, SAID, strict=True):
+        (scope,) = resource.scope_spans
+        scope.scope.CopyFrom(InstrumentationScope(name=SCOPE_NAME))
+        (span,) = scope.spans
+        for key in keys:
+            span.attributes.add(key=key).value.string_value = said
+        span.attributes.add(key="app.blob").value.bytes_value = base64.b64decode(blob + "==")
+    one = collector("config.yaml", BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}", **SETTINGS)
+    with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
+        TraceServiceStub(channel).Export(request)
+    until(lambda: len(backend.spans()) >= len(SAID), "the spans")
+    assert leaks(backend.everything()) == {}
+    for span in backend.spans():
+        values = {pair.key: pair.value for pair in span.attributes}
+        assert values["app.blob"].string_value == "****"
+
+
 def test_look_alikes_pass_in_every_field(collector, backend):
     """Names, texts, bodies, descriptions and units that resemble secrets are unchanged."""
     said = list(BENIGN.values())
@@ -141,6 +167,7 @@ def test_the_strict_variant_lets_only_named_attributes_through(collector, backen
     processors = [
         "memory_limiter",
         "transform/stash",
+        "redaction/keys",
         "redaction",
         "redaction/strict",
         "transform/unstash",
@@ -167,7 +194,13 @@ def test_the_three_configurations_have_the_same_redaction_patterns():
     blocks = [
         {
             name: yaml.safe_load((CONFIGS / config).read_text())["processors"][name]
-            for name in ("transform/stash", "redaction", "redaction/strict", "transform/unstash")
+            for name in (
+                "transform/stash",
+                "redaction/keys",
+                "redaction",
+                "redaction/strict",
+                "transform/unstash",
+            )
         }
         for config in ("config.yaml", "agent-tier.yaml", "gateway-tier.yaml")
     ]

@@ -72,6 +72,7 @@ def trace_of(span):
     return span.context.trace_id.to_bytes(16, "big")
 
 
+@pytest.mark.timeout(600)  # 430 writes
 @pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_failed_slow_and_forced_writes_are_all_sampled_and_every_write_is_counted(
     transport, collector, backend, sent, tmp_path, size, say

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent import futures
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_DELTA,
+    Metric,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
@@ -137,4 +150,51 @@ def test_no_trace_is_split_and_counts_are_exact(tiers, say):
     say(
         f"agent and two gateways: {TRACES * SPANS} spans counted, {failing} failing traces whole,"
         f" {len(kept[0])} on one and {len(kept[1])} on the other"
+    )
+
+
+def increment(process):
+    """Return the increments of one short process: all processes have the same times."""
+    counter = Sum(
+        aggregation_temporality=AGGREGATION_TEMPORALITY_DELTA,
+        is_monotonic=True,
+        data_points=[NumberDataPoint(start_time_unix_nano=1, time_unix_nano=2, as_int=process + 1)],
+    )
+    return ExportMetricsServiceRequest(
+        resource_metrics=[
+            ResourceMetrics(
+                resource=Resource(
+                    attributes=[
+                        pair("service.name", f"loader-{process % SERVICES}"),
+                        pair("service.instance.id", f"process-{process}"),
+                        pair("deployment.environment.name", "test"),
+                    ]
+                ),
+                scope_metrics=[ScopeMetrics(metrics=[Metric(name="rows", sum=counter)])],
+            )
+        ]
+    )
+
+
+def test_increments_of_processes_at_the_same_time_are_all_added(tiers, say):
+    """Each service has one series, on one gateway, with the sum over its processes."""
+    agent, gateways, _ = tiers
+    processes = 120
+    with grpc.insecure_channel(f"127.0.0.1:{agent.ports['GRPC']}") as channel:
+        stub = MetricsServiceStub(channel)
+        with futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(stub.Export, map(increment, range(processes))))
+    wanted = Counter()
+    for process in range(processes):
+        wanted[f"loader-{process % SERVICES}"] += process + 1
+
+    def added():
+        rows = [row for gateway in gateways for row in gateway.scraped("rows_total", "SUMS")]
+        assert all(labels["deployment_environment_name"] == "test" for labels, _ in rows)
+        assert not any("instance" in labels for labels, _ in rows)
+        return len(rows) == SERVICES and {labels["job"]: value for labels, value in rows} == wanted
+
+    until(added, f"{wanted}")
+    say(
+        f"agent and two gateways: increments of {processes} processes in {SERVICES} sums, all exact"
     )

@@ -185,12 +185,15 @@ class Collector:
         self.folder = Path(folder)
         self.queue = self.folder / "queue"
         names = ("HEALTH", "GRPC", "HTTP", "PROMETHEUS", "SELF", "SAMPLING", "SPANS", "METRICS")
+        names += ("SUMS", "DELTAS")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         own = {
             "HEALTH_ENDPOINT": self._at("HEALTH"),
             "GRPC_ENDPOINT": self._at("GRPC"),
             "HTTP_ENDPOINT": self._at("HTTP"),
             "PROMETHEUS_ENDPOINT": self._at("PROMETHEUS"),
+            "SUMS_ENDPOINT": self._at("SUMS"),
+            "DELTAS_ENDPOINT": self._at("DELTAS"),
             "GATEWAY_SAMPLING_ENDPOINT": self._at("SAMPLING"),
             "GATEWAY_SPANMETRICS_ENDPOINT": self._at("SPANS"),
             "GATEWAY_METRICS_ENDPOINT": self._at("METRICS"),
@@ -255,6 +258,6 @@ class Collector:
         waiting = self.own("otelcol_exporter_queue_size")
         return sum(value for labels, value in waiting if labels["data_type"] == signal)
 
-    def scraped(self, name):
-        """Return the samples of a metric on the Prometheus endpoint."""
-        return series(fetch(self.ports["PROMETHEUS"]), name)
+    def scraped(self, name, port="PROMETHEUS"):
+        """Return the samples of a metric on a Prometheus endpoint: that of processes, or `SUMS`."""
+        return series(fetch(self.ports[port]), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from deltawitness.answers.lookup import find_run_id, table_condition
 from deltawitness.answers.predicates import (
@@ -16,20 +16,21 @@ from deltawitness.answers.predicates import (
     is_since,
 )
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from deltawitness.semconv import CacheResult, ExpectationResult
+from deltawitness.semconv import CacheOperation, CacheResult, ExpectationResult
 
-__all__ = ["WriteFilter", "list_runs", "list_writes", "rows_of_runs"]
+__all__ = ["WriteFilter", "list_reads", "list_runs", "list_writes", "rows_of_runs"]
 
 
-def list_runs(
+def list_runs(  # noqa: PLR0913 - keyword-only filters
     ledger: LedgerListing,
     *,
     job: str | None = None,
     status: str | None = None,
     since: datetime | None = None,
     limit: int | None = None,
+    offset: int = 0,
 ) -> list[Row]:
     """Return finished runs, newest first.
 
@@ -39,13 +40,20 @@ def list_runs(
         status: skips runs with another status.
         since: skips runs that started earlier.
         limit: maximum number of rows.
+        offset: number of newer runs to skip.
     """
     conditions = [*equal("job", job), *equal("status", status), *is_since("start_time", since)]
-    return rows_of_runs(ledger, conditions, order=NEWEST_RUNS, limit=limit)
+    order = f"{NEWEST_RUNS}, run_id"
+    return rows_of_runs(ledger, conditions, order=order, limit=limit, offset=offset)
 
 
 def rows_of_runs(
-    ledger: LedgerListing, conditions: Iterable[str], *, order: str, limit: int | None = None
+    ledger: LedgerListing,
+    conditions: Iterable[str],
+    *,
+    order: str,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[Row]:
     """Return rows of runs.
 
@@ -56,13 +64,20 @@ def rows_of_runs(
         conditions: SQL predicates that all hold.
         order: the ORDER BY clause.
         limit: maximum number of rows.
+        offset: number of rows to skip.
     """
     where = " AND ".join(f"({condition})" for condition in conditions) or "true"
-    end = "" if limit is None else f" LIMIT {limit}"
+    end = _page(limit, offset)
     found = ledger.query(f"SELECT run_id FROM runs WHERE {where} ORDER BY {order}{end}")  # noqa: S608 - quoted
     if not found:
         return []
     return ledger.rows(RUNS, [is_in("run_id", (row["run_id"] for row in found))], order=order)
+
+
+def _page(limit: int | None, offset: int) -> str:
+    """Return the end of a query."""
+    end = "" if limit is None else f" LIMIT {limit}"
+    return end if offset == 0 else f"{end} OFFSET {offset}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +146,12 @@ def _is_of_author(user: str) -> str:
 
 
 def list_writes(
-    ledger: LedgerListing, chosen: WriteFilter, *, limit: int | None = None, prefix: str = ""
+    ledger: LedgerListing,
+    chosen: WriteFilter,
+    *,
+    limit: int | None = None,
+    offset: int | None = None,
+    prefix: str = "",
 ) -> list[Row]:
     """Return operations, newest first.
 
@@ -139,10 +159,52 @@ def list_writes(
         ledger: the ledger to query.
         chosen: selects the operations.
         limit: maximum number of rows.
+        offset: number of newer operations to skip, for pages; None for a list without pages.
         prefix: precedes the name of an argument in error messages, such as `--`.
 
     Raises:
         LedgerLookupError: the ledger has no such table or run, or several.
     """
     conditions = chosen.conditions(ledger, prefix)
+    if offset is None:
+        return ledger.rows(INVENTORY, conditions, order=_PAGED_WRITES, limit=limit)
+    # First the ids: a sort of all columns of a long ledger would take most of the time of a page.
+    where = " AND ".join(f"({condition})" for condition in conditions) or "true"
+    found = ledger.query(
+        f"SELECT write_id, event_time FROM inventory WHERE {where}"  # noqa: S608 - quoted
+        f" ORDER BY {_PAGED_WRITES}{_page(limit, offset)}"
+    )
+    if not found:
+        return []
+    ids = is_in("write_id", (row["write_id"] for row in found))
+    times = [_in_utc(row["event_time"]) for row in found if row["event_time"] is not None]
+    near = [] if len(times) < len(found) else _between(min(times), max(times))
+    return ledger.rows(INVENTORY, [*conditions, *near, ids], order=_PAGED_WRITES)
+
+
+_PAGED_WRITES = f"{NEWEST_WRITES}, write_id"
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _between(first: datetime, last: datetime) -> list[str]:
+    """Return the conditions that the time of an operation is in a range, with which files are skipped."""
+    until = f"event_date <= DATE '{last.date()}'"
+    return [*is_since("event_time", first), until, f"event_time <= {timestamp_literal(last)}"]
+
+
+def list_reads(ledger: LedgerListing, name: str, limit: int) -> list[Row]:
+    """Return the last reads of a cache entry, newest first.
+
+    Args:
+        ledger: the ledger to query.
+        name: name of the entry.
+        limit: maximum number of rows.
+    """
+    conditions = [
+        *equal("cache_operation", CacheOperation.READ.value),
+        *equal("table_name", name),
+    ]
     return ledger.rows(INVENTORY, conditions, order=NEWEST_WRITES, limit=limit)

@@ -133,6 +133,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
     since: datetime | None = None,
     expectation: ExpectationResult | str | None = None,
     limit: int | None = None,
+    offset: int = 0,
     root: _Root = None,
     storage_options: dict[str, str] | None = None,
     settings: Settings | None = None,
@@ -151,16 +152,18 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         expectation: skips operations whose expectations have another result: `passed`, `warned`, `failed`
             or `quarantined`.
         limit: maximum number of operations.
+        offset: number of newer operations to skip, for pages.
         root: as for :func:`show`.
         storage_options: as for :func:`show`.
         settings: as for :func:`show`.
 
     Raises:
         LedgerLookupError: there is no ledger, or it has no such table or run, or several.
-        ValueError: there is no such result.
+        ValueError: there is no such result, or the offset is negative.
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
+    _check_offset(offset)
     ledger = ledger_of(settings_with(root, storage_options, settings))
     chosen = WriteFilter(
         table=table,
@@ -173,7 +176,8 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         since=in_utc(since),
         expectation=None if expectation is None else ExpectationResult(expectation),
     )
-    return RowList(WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit))
+    found = list_writes(ledger, chosen, limit=limit, offset=offset or None)
+    return RowList(map(WriteRow.of, found))
 
 
 def runs(  # noqa: PLR0913 - keyword-only filters
@@ -182,6 +186,7 @@ def runs(  # noqa: PLR0913 - keyword-only filters
     status: str | None = None,
     since: datetime | None = None,
     limit: int | None = None,
+    offset: int = 0,
     root: _Root = None,
     storage_options: dict[str, str] | None = None,
     settings: Settings | None = None,
@@ -193,17 +198,22 @@ def runs(  # noqa: PLR0913 - keyword-only filters
         status: skips runs with another status: `ok`, `error`, `abandoned` or `reconstructed`.
         since: skips runs that started earlier; a time without a time zone is in UTC.
         limit: maximum number of runs.
+        offset: number of newer runs to skip, for pages.
         root: as for :func:`show`.
         storage_options: as for :func:`show`.
         settings: as for :func:`show`.
 
     Raises:
         LedgerLookupError: there is no ledger.
+        ValueError: the offset is negative.
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
+    _check_offset(offset)
     ledger = ledger_of(settings_with(root, storage_options, settings))
-    found = list_runs(ledger, job=job, status=status, since=in_utc(since), limit=limit)
+    found = list_runs(
+        ledger, job=job, status=status, since=in_utc(since), limit=limit, offset=offset
+    )
     return RowList(map(RunRow.of, found))
 
 
@@ -300,6 +310,12 @@ def check_depth(depth: int | None) -> None:
     """
     if depth is not None and depth < 0:
         msg = "depth: expected 0 or more"
+        raise ValueError(msg)
+
+
+def _check_offset(offset: int) -> None:
+    if offset < 0:
+        msg = "offset: expected 0 or more"
         raise ValueError(msg)
 
 

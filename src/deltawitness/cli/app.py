@@ -19,6 +19,7 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.ci_report import ci_report_command
+from deltawitness.cli.collector import collector_init_command
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.cost import cost_command
 from deltawitness.cli.diff import diff_command
@@ -28,6 +29,7 @@ from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
 from deltawitness.cli.lineage import lineage_command
 from deltawitness.cli.lineage_export import lineage_export_command
+from deltawitness.cli.live import live_command
 from deltawitness.cli.maintenance import (
     drain_command,
     expire_command,
@@ -57,6 +59,7 @@ from deltawitness.cli.run_time import time_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
+from deltawitness.cli.ui import ui_command
 from deltawitness.cli.undo import undo_command
 from deltawitness.cli.writes import writes_command
 
@@ -69,6 +72,7 @@ ledger = typer.Typer(
 release = typer.Typer(
     no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
 )
+collector = typer.Typer(no_args_is_help=True, help="Files for a Collector, Prometheus and Grafana.")
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
 
@@ -101,6 +105,7 @@ def options(
 app.command(
     "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )(with_storage_options(run_command))
+app.command("live")(with_storage_options(live_command))
 app.command("runs")(with_storage_options(runs_command))
 app.command("show")(with_storage_options(show_command))
 app.command("diff")(with_storage_options(diff_command))
@@ -124,6 +129,7 @@ app.command("apply")(with_storage_options(apply_command))
 app.command("doctor")(with_storage_options(doctor_command))
 app.command("time")(with_storage_options(time_command))
 app.command("cost")(with_storage_options(cost_command))
+app.command("ui")(with_storage_options(ui_command))
 app.command("mcp")(with_storage_options(mcp_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
@@ -152,3 +158,5 @@ cache.command("why")(with_storage_options(why_command))
 cache.command("prune")(with_storage_options(prune_command))
 cache.command("verify")(with_storage_options(verify_entry_command))
 app.add_typer(cache, name="cache")
+collector.command("init")(collector_init_command)
+app.add_typer(collector, name="collector")

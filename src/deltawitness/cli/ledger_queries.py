@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from deltawitness.answers.lookup import find_run_id
-from deltawitness.answers.predicates import NEWEST_WRITES, equal
+from deltawitness.answers.predicates import equal
 from deltawitness.answers.run_report import run_family
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.semconv import CacheOperation, CacheResult
 
-__all__ = ["Row", "list_reads", "rewritable_writes"]
-
-
-def list_reads(ledger: LedgerListing, name: str, limit: int) -> list[Row]:
-    """Return the last reads of a cache entry, newest first.
-
-    Args:
-        ledger: the ledger to query.
-        name: name of the entry.
-        limit: maximum number of rows.
-    """
-    conditions = [
-        *equal("cache_operation", CacheOperation.READ.value),
-        *equal("table_name", name),
-    ]
-    return ledger.rows(INVENTORY, conditions, order=NEWEST_WRITES, limit=limit)
+__all__ = ["Row", "rewritable_writes"]
 
 
 _MAINTENANCE = ("optimize", "vacuum", "checkpoint", "cleanup", "create", "snapshot")

@@ -14,9 +14,15 @@ from typing import Annotated
 import typer
 
 from deltawitness.activation import LOADED, NOT_EXPORTED, SITE_DIRECTORY, asks_for_export
-from deltawitness.cli.console import MISUSED, console, log_to_stderr, print_error
+from deltawitness.cli.console import (
+    MISUSED,
+    console,
+    log_to_stderr,
+    print_error,
+)
 from deltawitness.cli.export_note import export_notes
 from deltawitness.cli.program import exit_as, job_name, run_program
+from deltawitness.cli.progress import is_progress_wanted, showing_progress
 from deltawitness.cli.run_ledger import RunLedger, run_ledger
 from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
 from deltawitness.events_file import read_events
@@ -56,6 +62,14 @@ def run_command(
     message: Annotated[
         str | None, typer.Option(help="Why the program writes; recorded with its writes.")
     ] = None,
+    progress: Annotated[
+        bool | None,
+        typer.Option(
+            "--progress/--no-progress",
+            help="Show writes that last longer than 2 s in a line on a terminal.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a program and observe its Delta writes. Input, output and exit code are the program's.
 
@@ -64,6 +78,7 @@ def run_command(
     if command[0].startswith("-"):
         print_error(f"run: unknown option {command[0]}")
         raise typer.Exit(MISUSED)
+    has_progress = is_progress_wanted(progress)
     if json_file is not None:
         _check_writable(json_file)
     run_id = new_id()
@@ -81,7 +96,8 @@ def run_command(
         if show_trace and not asks_for_export(os.environ):
             environment |= _TRACED_NOT_EXPORTED
         offer_run_span_export(supervision.lock, os.environ)
-        ended = run_program(command, environment)
+        with showing_progress(ledger, supervision.lock, is_wanted=has_progress):
+            ended = run_program(command, environment)
         code = ended.code
         run_span = RunSpanExport(supervision.lock, code)
         events = list(read_events(events_file))

@@ -7,12 +7,13 @@ frames, and a write of a frame gets the plan, the inputs and the operator metric
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from deltawitness.column_sources import WriteColumns
+from deltawitness.observe.row_counter import RowCounter, counting_rows
 from deltawitness.observe.write_context import WriteAttributes
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ __all__ = [
 
 
 class SourceMetrics(Protocol):
-    """Measures the operators of one source while the engine reads it."""
+    """Measures the operators of one source while the engine reads it.
+
+    Attributes:
+        rows: counts the rows that the engine has read.
+    """
+
+    rows: RowCounter
 
     def record(self, observer: Observer) -> None:
         """Record the metrics as a diagnostics artifact; never raises."""
@@ -101,6 +108,7 @@ def measuring(metrics: SourceMetrics | None) -> Iterator[None]:
     """
     token = _measuring.set(metrics)
     try:
-        yield
+        with nullcontext() if metrics is None else counting_rows(metrics.rows):
+            yield
     finally:
         _measuring.reset(token)

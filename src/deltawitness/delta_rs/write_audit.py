@@ -14,6 +14,7 @@ from deltawitness.events import ExpectationReport, Landed, NoCommitReason
 from deltawitness.exceptions import ExpectationError
 from deltawitness.expectations import Audit, SourceRowsError, error_of
 from deltawitness.locations import is_uri, strip_credentials
+from deltawitness.observe.row_counter import current_row_counter
 from deltawitness.semconv import (
     QUARANTINE_REASON,
     QUARANTINED_WRITE,
@@ -100,6 +101,8 @@ class WriteAudit:
         rows = pa.RecordBatchReader.from_stream(source)
         if not (self._audit.must_buffer or buffers):
             self._write.expectations = self._audit.planned()
+            if current_row_counter() is None:  # else the source counts its rows itself
+                self._audit.on_rows = self._add_rows
             return type(source).from_arrow(self._audit.passing(rows))
         try:
             buffer = self._audit.read(rows)
@@ -112,6 +115,11 @@ class WriteAudit:
             raise self._refuse(report)
         self._write.expectations = self._report = report
         return type(source).from_arrow(buffer.reader())
+
+    def _add_rows(self, count: int) -> None:
+        slot = self._write.slot
+        if slot is not None:
+            slot.add_rows(count)
 
     def check_files(self) -> None:
         """Check rules that need no rows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from deltawitness.events import ExpectationCheck, ExpectationReport
@@ -209,6 +209,7 @@ class Audit:
         is_complete: whether all rows were checked.
         problem: the error of a check, which ends the write.
         buffer: the rows, if they were read before the engine gets them.
+        on_rows: called with the number of rows of each batch that the engine reads.
     """
 
     def __init__(self, expectations: Sequence[AuditedExpectation]) -> None:
@@ -218,6 +219,7 @@ class Audit:
         self.is_complete = False
         self.problem: Exception | None = None
         self.buffer: RowBuffer | None = None
+        self.on_rows: Callable[[int], object] = bool
 
     @property
     def must_buffer(self) -> bool:
@@ -272,6 +274,7 @@ class Audit:
     def _passing(self, source: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in source:
             self._update(batch)
+            self.on_rows(batch.num_rows)
             yield batch
         self.is_complete = True
         try:

@@ -14,10 +14,13 @@ __all__ = [
     "ColumnPair",
     "EdgeColumns",
     "ErrorCount",
+    "FailedRun",
+    "GraphEdge",
     "InputEdge",
     "LaneCount",
     "ReportContent",
     "ReportScope",
+    "RunTable",
     "TableCount",
 ]
 
@@ -164,30 +167,71 @@ class EdgeColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class InputEdge:
-    """That a table was made from another one; the versions are those of the last write.
+class GraphEdge:
+    """An edge of a drawing: a table was made from another one.
 
     Attributes:
         source: location of the table that was read, else its id.
         source_version: the version that was read.
         target: location of the table that was written, else its id.
         target_version: the version that was committed.
-        count: number of writes.
-        is_inferred: whether the last write had no plan, and its run had read the source before.
-        write_id: id of the last write.
-        time: when it began.
-        columns: the columns that it has read and written.
+        is_inferred: whether the write had no plan, and its run had read the source before.
     """
 
     source: str
     source_version: int | None
     target: str
     target_version: int | None
-    count: int
     is_inferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputEdge(GraphEdge):
+    """The edge of all writes that made a table from another one; the versions are those of the last write.
+
+    Attributes:
+        count: number of writes.
+        write_id: id of the last write.
+        time: when it began.
+        columns: the columns that it has read and written.
+    """
+
+    count: int
     write_id: str | None
     time: dt.datetime
     columns: EdgeColumns = EdgeColumns()
+
+
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """The commits of a run to a table.
+
+    Attributes:
+        place: location of the table, else its id.
+        name: its name.
+        first_version: the first version that the run committed; None if it committed none.
+        last_version: the last one.
+    """
+
+    place: str
+    name: str
+    first_version: int | None
+    last_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """A run that failed, with what it did.
+
+    Attributes:
+        run: the run.
+        operations: its newest failed operations.
+        tables: the tables that it committed to, or tried to.
+    """
+
+    run: RunRow
+    operations: tuple[WriteRow, ...]
+    tables: tuple[RunTable, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +248,7 @@ class ReportContent:
         statuses: number of runs by status.
         dropped: number of events that the runs could not record.
         runs: the newest runs, and the newest failed ones.
+        failures: the newest failed runs, with the tables that they wrote.
         regressions: jobs that are worse than before; None if no run has finished.
         overdue: tables that are late, and unusual runs.
         tables: the sums by table, those with errors first.
@@ -229,6 +274,7 @@ class ReportContent:
     statuses: dict[str, int]
     dropped: int
     runs: Sequence[RunRow]
+    failures: Sequence[FailedRun]
     regressions: RegressionResult | None
     overdue: OverdueResult
     tables: Sequence[TableCount]

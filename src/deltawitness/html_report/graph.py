@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from deltawitness.html_report.content import EdgeColumns, InputEdge, ReportContent
+from deltawitness.html_report.content import EdgeColumns, GraphEdge, InputEdge, ReportContent
 from deltawitness.html_report.graph_drawing import draw_graph, versioned_name
 from deltawitness.html_report.markup import Markup, element, isolated, join, visible
 from deltawitness.html_report.tables import scrolled
 from deltawitness.report.format import count_of
 
-__all__ = ["dependents", "drawn_edges", "lineage_graph", "nodes_of"]
+__all__ = ["dependents", "drawn_edges", "lineage_graph"]
+
+_Edge = TypeVar("_Edge", bound=GraphEdge)
 
 MAX_NODES = 60
 """Maximum number of tables in the drawing; the list below it has all edges."""
@@ -28,7 +31,7 @@ def lineage_graph(content: ReportContent) -> Markup:
     """Return the drawing, and a list of the edges with versions and columns."""
     if not content.edges:
         return element("p", "No operation in this time is known to have read another table.")
-    names, nodes = content.names, nodes_of(content.edges)
+    names, nodes = content.names, _nodes(content.edges)
     # Of a table that was only read, the version that was read.
     versions: dict[str, int | None] = {edge.source: edge.source_version for edge in content.edges}
     versions |= {
@@ -37,14 +40,16 @@ def lineage_graph(content: ReportContent) -> Markup:
         if table.last_version is not None
     }
     edges = drawn_edges(content.edges)
-    hidden = len(nodes) - len(nodes_of(edges.values()))
+    drawn = len(_nodes(edges.values()))
+    label = f"Graph of {count_of(drawn, 'table')}; the list below has the same edges."
+    hidden = len(nodes) - drawn
     note = element("p", f"{count_of(hidden, 'more table')} not drawn.", class_="note")
     columns = element(
         "div", id="columns", tabindex="-1", role="region", aria_label="Columns", hidden=True
     )
     return join(
         element("p", _HELP, class_="note"),
-        scrolled("Lineage graph", draw_graph(edges, names, versions, nodes)),
+        scrolled("Lineage graph", draw_graph(edges, names, versions, label, buttons=nodes)),
         *([note] if hidden else []),
         columns,
         _list(content.edges, names),
@@ -71,12 +76,12 @@ def dependents(edges: Iterable[InputEdge], places: Iterable[str]) -> list[str]:
     return list(found)[len(first) :]
 
 
-def nodes_of(edges: Iterable[InputEdge]) -> list[str]:
+def _nodes(edges: Iterable[GraphEdge]) -> list[str]:
     """Return the tables in the order in which the script of the page finds them."""
     return list(dict.fromkeys(place for edge in edges for place in (edge.source, edge.target)))
 
 
-def drawn_edges(edges: Sequence[InputEdge]) -> dict[int, InputEdge]:
+def drawn_edges(edges: Sequence[_Edge]) -> dict[int, _Edge]:
     """Return the edges of the first tables, as many as fit, by their positions."""
     chosen: dict[str, None] = {}
     for edge in edges:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deltawitness.html_report.content import InputEdge
+from deltawitness.html_report.content import GraphEdge
 from deltawitness.html_report.markup import Markup, element, visible
 from deltawitness.locations import last_segment
-from deltawitness.report.format import count_of
 
 __all__ = ["draw_graph", "levels", "name_of", "versioned_name"]
 
@@ -65,21 +64,22 @@ def levels(edges: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def draw_graph(
-    edges: Mapping[int, InputEdge],
+    edges: Mapping[int, GraphEdge],
     names: Mapping[str, str],
     versions: Mapping[str, int | None],
-    nodes: Sequence[str],
+    label: str,
     *,
-    label: str | None = None,
+    buttons: Sequence[str] = (),
 ) -> Markup:
-    """Return the drawing. Tables and edges are buttons: the script shows their columns.
+    """Return a drawing of a graph, from left to right.
 
     Args:
-        edges: the edges to draw, by their positions in the data of the page.
+        edges: the edges to draw, at least one, by their positions in the data of the page.
         names: names of the tables by location.
         versions: the versions that the tables are shown with.
-        nodes: the locations of all tables of the graph, by their positions in the data of the page.
-        label: what a drawing without buttons shows, for a page without the script; None: with buttons.
+        label: what the drawing shows, for screen readers.
+        buttons: the locations of all tables of the graph, by their positions in the data of the page.
+            With them, tables and edges are buttons: the script of the page shows their columns.
     """
     columns = levels([(edge.source, edge.target) for edge in edges.values()])
     rows: dict[int, int] = {}
@@ -91,43 +91,36 @@ def draw_graph(
         places[node] = x, _MARGIN + row * (_BOX_HEIGHT + _GAP_Y)
     width = _MARGIN * 2 + (max(columns.values()) + 1) * (_BOX_WIDTH + _GAP_X) - _GAP_X
     height = _MARGIN * 2 + max(rows.values()) * (_BOX_HEIGHT + _GAP_Y) - _GAP_Y
-    numbers = {place: number for number, place in enumerate(nodes)}
-    is_static = label is not None
-    counted = f"Graph of {count_of(len(columns), 'table')}; the list below has the same edges."
+    numbers = {place: number for number, place in enumerate(buttons)}
+    curves = (
+        _edge(edge, places, names, number if buttons else None) for number, edge in edges.items()
+    )
+    boxes = (
+        _node(
+            node, places[node], versioned_name(node, versions.get(node), names), numbers.get(node)
+        )
+        for node in columns
+    )
     return element(
         "svg",
-        *(
-            _edge(number, edge, places, names, is_static=is_static)
-            for number, edge in edges.items()
-        ),
-        *(
-            _node(
-                numbers[node],
-                places[node],
-                versioned_name(node, versions.get(node), names),
-                node,
-                is_static=is_static,
-            )
-            for node in columns
-        ),
+        *curves,
+        *boxes,
         viewBox=f"0 0 {width} {height}",
         width=width,
         height=height,
-        role="img" if is_static else "group",
-        aria_label=label or counted,
+        role="group" if buttons else "img",
+        aria_label=label,
         class_="lineage",
     )
 
 
 def _edge(
-    number: int,
-    edge: InputEdge,
+    edge: GraphEdge,
     places: Mapping[str, tuple[float, float]],
     names: Mapping[str, str],
-    *,
-    is_static: bool,
+    number: int | None,
 ) -> Markup:
-    """Return a curve, and a wider one that is not seen and takes the clicks."""
+    """Return a curve; for a button with a wider one that is not seen and takes the clicks."""
     (x1, y1), (x2, y2) = places[edge.source], places[edge.target]
     x1, y1, y2 = x1 + _BOX_WIDTH, y1 + _BOX_HEIGHT / 2, y2 + _BOX_HEIGHT / 2
     middle = (x1 + x2) / 2
@@ -136,28 +129,38 @@ def _edge(
     target = visible(versioned_name(edge.target, edge.target_version, names), _TITLE_CHARACTERS)
     text = f"{target} was made from {source}"
     title = element("title", text)
-    shown = element("path", d=curve, class_="edge inferred" if edge.is_inferred else "edge")
-    if is_static:
-        return element("g", title, shown, class_="made")
-    clicked = element("path", d=curve, class_="hit")
-    return element("g", title, shown, clicked, class_="made", **_button(text), data_edge=number)
-
-
-def _button(label: str) -> dict[str, str]:
-    return {"role": "button", "tabindex": "-1", "aria_label": label}
-
-
-def _node(
-    number: int, at: tuple[float, float], name: str, place: str, *, is_static: bool
-) -> Markup:
-    text = visible(name, None)
-    shown = text if len(text) <= _LABEL_CHARACTERS else f"{text[: _LABEL_CHARACTERS - 1]}…"
+    line = element("path", d=curve, class_="edge inferred" if edge.is_inferred else "edge")
+    if number is None:
+        return element("g", title, line)
     return element(
         "g",
+        title,
+        line,
+        element("path", d=curve, class_="hit"),
+        class_="made",
+        role="button",
+        tabindex="-1",
+        aria_label=text,
+        data_edge=number,
+    )
+
+
+def _node(place: str, at: tuple[float, float], name: str, number: int | None) -> Markup:
+    text = visible(name, None)
+    shown = text if len(text) <= _LABEL_CHARACTERS else f"{text[: _LABEL_CHARACTERS - 1]}…"
+    parts = (
         element("title", visible(place)),
         element("rect", x=at[0], y=at[1], width=_BOX_WIDTH, height=_BOX_HEIGHT, rx=5),
         element("text", shown, x=at[0] + 8, y=at[1] + 21, unicode_bidi="isolate"),
+    )
+    if number is None:
+        return element("g", *parts, class_="node")
+    return element(
+        "g",
+        *parts,
         class_="node",
-        **({} if is_static else _button(visible(name, _TITLE_CHARACTERS))),
-        data_node=None if is_static else number,
+        role="button",
+        tabindex="-1",
+        aria_label=visible(name, _TITLE_CHARACTERS),
+        data_node=number,
     )

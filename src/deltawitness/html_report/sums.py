@@ -12,6 +12,7 @@ from deltawitness.html_report.content import (
     ErrorCount,
     InputEdge,
     LaneCount,
+    RunTable,
     TableCount,
 )
 from deltawitness.ledger.tables.listing import LedgerListing, Row
@@ -32,6 +33,7 @@ __all__ = [
     "read_edges",
     "read_lanes",
     "read_reasons",
+    "read_run_tables",
     "read_sums",
 ]
 
@@ -236,6 +238,30 @@ def read_lanes(ledger: LedgerListing, sums: OperationSums) -> list[LaneCount]:
         LaneCount(row["place"], int(row["part"]), row["result"] or "unknown", row["count"])
         for row in rows
     ]
+
+
+def read_run_tables(ledger: LedgerListing, run_ids: Sequence[str]) -> dict[str, list[RunTable]]:
+    """Return the tables that runs have committed to, or have tried to, by id of the run.
+
+    Args:
+        ledger: the ledger, with the stored operations.
+        run_ids: the runs.
+    """
+    if not run_ids:
+        return {}
+    rows = ledger.query(
+        f"SELECT run_id, {_PLACE} AS place, max(table_name) AS name, min(version) AS first_version,"  # noqa: S608 - quoted
+        f" max(version) AS last_version FROM {OPERATIONS} WHERE {is_in('run_id', run_ids)}"
+        f" AND {_PLACE} IS NOT NULL AND (version IS NOT NULL OR result = {_ERROR})"
+        f" AND coalesce(result, '') NOT IN ({_HIT}, {_MISS})"
+        f" GROUP BY run_id, {_PLACE} ORDER BY min(event_time)"
+    )
+    found: dict[str, list[RunTable]] = {}
+    for row in rows:
+        name = row["name"] or last_segment(row["place"]) or row["place"]
+        table = RunTable(row["place"], name, row["first_version"], row["last_version"])
+        found.setdefault(row["run_id"], []).append(table)
+    return found
 
 
 def read_edges(ledger: LedgerListing) -> list[InputEdge]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from deltawitness.answers.column_graph import ColumnLineage
 from deltawitness.answers.impact_report import Impact
 from deltawitness.answers.lineage_graph import Lineage, LineageNode
 from deltawitness.answers.rows import TableVersion
-from deltawitness.html_report.content import InputEdge
-from deltawitness.html_report.graph import drawn_edges, nodes_of
+from deltawitness.html_report.content import GraphEdge
+from deltawitness.html_report.graph import drawn_edges
 from deltawitness.html_report.graph_drawing import draw_graph
 from deltawitness.html_report.markup import Markup, isolated
 from deltawitness.html_report.tables import scrolled
@@ -24,23 +22,16 @@ from deltawitness.report.format import count_of, operation, timestamp
 __all__ = ["show_column_lineage", "show_impact", "show_lineage"]
 
 
-_NO_TIME = datetime.fromtimestamp(0, UTC)
-"""Time of edges in a drawing, which does not show it."""
-
-
 def show_lineage(found: Lineage) -> list[Markup]:
     """Show the drawing of a graph, and a table of its versions."""
     keys = {node.table: _key(node.table) for node in found.nodes}
     edges = [
-        InputEdge(
+        GraphEdge(
             source=_key(edge.source),
             source_version=edge.read_version,
             target=_key(edge.target),
             target_version=edge.target.version,
-            count=1,
             is_inferred=edge.kind.value != "exact",
-            write_id=None,
-            time=_NO_TIME,
         )
         for edge in found.edges
     ]
@@ -51,9 +42,7 @@ def show_lineage(found: Lineage) -> list[Markup]:
     parts = [] if edges else [note(f"{title}: nothing is known")]
     if edges:
         shown = drawn_edges(edges)
-        parts.append(
-            scrolled(title, draw_graph(shown, names, versions, nodes_of(edges), label=title))
-        )
+        parts.append(scrolled(title, draw_graph(shown, names, versions, title)))
         if len(shown) < len(edges):
             parts.append(note(f"{len(shown)} of {len(edges):,} edges are drawn."))
     head = ("version", "operation", "time", "job", "run")

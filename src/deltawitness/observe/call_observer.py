@@ -16,7 +16,7 @@ from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.exceptions import RequirementError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.internal_errors import guard, report
+from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
@@ -28,6 +28,7 @@ from deltawitness.observe.call_result import (
 from deltawitness.observe.in_flight import InFlightWrite
 from deltawitness.observe.receipts import record_receipt
 from deltawitness.observe.requirements import check_requirements
+from deltawitness.observe.row_counter import current_row_counter
 from deltawitness.observe.write_context import current_write_context
 from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
@@ -160,6 +161,10 @@ class CallObserver:
         self._under_way.add(write)
         if self._has_ledger:
             self._recording.begin()
+            self._recording.start_write(write)
+            counter = current_row_counter()
+            if counter is not None:
+                counter.slot = write.slot
         write.entered = time.perf_counter_ns()
 
     def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:
@@ -314,6 +319,8 @@ class CallObserver:
             # In this order: reconcile takes a write of this process that is neither under way nor in
             # the spool for lost.
             self._under_way.discard(write)
+            if write.slot is not None:  # after the record, so that a reader sees one of them
+                call_guarded("spool", write.slot.end)
         self._has_written = True
         self._has_unexported = True
         try:

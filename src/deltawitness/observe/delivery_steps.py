@@ -126,7 +126,9 @@ class DeliverySteps:
         if write.redacted is None:
             write.span.end(write.started_at + write.duration_ns)
         else:
-            self._exporters().spans.close(write.redacted, write.span)
+            exporters = self._exporters()
+            exporters.spans.close(write.redacted, write.span)
+            exporters.run_spans.write_ended(write.redacted)
 
     def _record_metrics(self, write: InFlightWrite) -> None:
         self._exporters().metrics(_redacted_event(write), _span_context(write))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         WriteEvent,
         WriteIntent,
     )
+    from deltawitness.ledger.spool.running import RunningSlot
     from deltawitness.ledger.spool.writer import Segment
     from deltawitness.observe.receipts import PendingReceipt
     from deltawitness.observe.write_template import WriteTemplate
@@ -71,6 +72,7 @@ class InFlightWrite:
         schema: the written Arrow schema, not hashed yet.
         call: instance, args, kwargs and `contextvars` context for the hooks; None without hooks.
         response: what the engine returned, for the response hook; None without hooks.
+        slot: its place in the file of running writes, while it is in the engine.
         segment: the spool segment with its provisional record, if it was written.
         event: the finished event.
         redacted: `event` after redaction, safe to export.
@@ -110,6 +112,7 @@ class InFlightWrite:
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
     response: object = None
+    slot: RunningSlot | None = None
     segment: Segment | None = None
     event: WriteEvent | None = None
     redacted: WriteEvent | None = None

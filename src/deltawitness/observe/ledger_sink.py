@@ -15,10 +15,11 @@ from deltawitness.commit.metadata import keys_of_expectations
 from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text, shared_text
+from deltawitness.ledger.spool.running import running_text
 from deltawitness.locations import table_id
 from deltawitness.observe.optional_ledger import NullLedgerSink, reopen_nothing
 from deltawitness.observe.write_template import SharedText
-from deltawitness.redaction import redacted_intent
+from deltawitness.redaction import redact_label, redacted_intent
 from deltawitness.settings import Settings
 from deltawitness.telemetry.spans import traceparent_of
 
@@ -50,6 +51,27 @@ class LedgerSink(NullLedgerSink):
             self._recorder.begin()
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("ledger", error)
+
+    def start_write(self, write: InFlightWrite, /) -> None:
+        """Add a write that enters the engine to the file of running writes."""
+        try:
+            running = write.template.running
+            if running is None or running[0] is not write.run:
+                running = write.template.running = write.run, self._running_text(write)
+            write.slot = self._recorder.start_write(running[1], write.write_id, write.started_at)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+            report("spool", error)
+
+    def _running_text(self, write: InFlightWrite) -> str:
+        intent = redacted_intent(write.intent, self._settings)
+        return running_text(
+            intent.table_name,
+            self._table_id(write),
+            intent.operation.value,
+            intent.mode,
+            write.run.run_id,
+            redact_label(write.run.job),
+        )
 
     def append_provisional(self, write: InFlightWrite, /) -> None:
         """Append the provisional record of a write that has ended."""
@@ -97,13 +119,16 @@ class LedgerSink(NullLedgerSink):
     def _intent_text(self, write: InFlightWrite) -> str:
         template = write.template
         if template.intent_text is None:
-            location, key = write.location, self._settings.table_id_key
             template.intent_text = intent_text(
                 redacted_intent(write.intent, self._settings),
-                location,
-                None if location is None else table_id(location, key=key),
+                write.location,
+                self._table_id(write),
             )
         return template.intent_text
+
+    def _table_id(self, write: InFlightWrite) -> str | None:
+        location = write.location
+        return None if location is None else table_id(location, key=self._settings.table_id_key)
 
     def append_row(self, write: InFlightWrite, /) -> None:
         """Append the complete row of a write."""

@@ -34,6 +34,9 @@ class NullLedgerSink:
     def begin(self) -> None:
         """Prepare for a write that is about to reach the engine."""
 
+    def start_write(self, write: InFlightWrite, /) -> None:
+        """Publish that a write enters the engine."""
+
     def append_provisional(self, write: InFlightWrite, /) -> None:
         """Append the provisional record of a write that has ended."""
 

@@ -63,6 +63,7 @@ class WriteTemplate:
         span_name: name of the spans.
         attributes: sampling attributes of the spans.
         intent_text: the intent's part of a provisional record; None until it is first needed.
+        running: the text in the file of running writes that the last write of a run shares with the next.
         is_absolute: whether the location stays valid when the program changes its working directory;
             False if that is not known.
         shared: the text that the last provisional record shares with the next.
@@ -73,6 +74,7 @@ class WriteTemplate:
     span_name: str
     attributes: dict[str, str]
     intent_text: str | None = None
+    running: tuple[RunContext, str] | None = None
     is_absolute: bool = False
     shared: SharedText | None = None
     _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)

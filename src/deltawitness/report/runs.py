@@ -67,13 +67,20 @@ def _duration(row: Row) -> float | None:
     return None if start is None or end is None else (end - start).total_seconds()
 
 
-def print_run(console: Console, report: RunReport, template: str | None = None) -> None:
+def print_run(
+    console: Console,
+    report: RunReport,
+    template: str | None = None,
+    *,
+    has_operations: bool = True,
+) -> None:
     """Print the report of one run: operations, end, origin, processes, child runs, outputs and failures.
 
     Args:
         console: the console to print on.
         report: the report.
         template: template of the links to traces; None for no links.
+        has_operations: whether the operations and the failures are listed.
     """
     run = report.run
     print_line(console, f"run {run['run_id']}  job {run['job']}")
@@ -89,6 +96,8 @@ def print_run(console: Console, report: RunReport, template: str | None = None) 
         print_line(console, f"{_title(run)}  {_counts_text(run)}; with its child runs {total}")
         for line in _tree_lines(report, run["run_id"], ids):
             print_line(console, line)
+    if not has_operations:
+        return
     if report.writes:
         print_run_writes(console, report.writes, run["run_id"])
     if report.failed:

@@ -47,6 +47,7 @@ from deltawitness.telemetry.attributes import (
 from deltawitness.telemetry.deferred_spans import DeferredSpan, DeferredSpans
 from deltawitness.telemetry.global_providers import is_tracer_provider_unset
 from deltawitness.telemetry.run_span_file import RunSpanFile, take_accepted_file
+from deltawitness.telemetry.run_writes import RunWrites, WritesOfRuns
 from deltawitness.telemetry.suppression import get_context
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class RunSpans:
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
         # By id() of the run object: a scheduler may use one run id for several runs of a process.
-        self._open: dict[int, tuple[Span, Token[Context], RunSpanFile | None]] = {}
+        self._open: dict[int, tuple[Span, Token[Context], RunSpanFile | None, RunWrites]] = {}
+        self._writes = WritesOfRuns()
 
     def run_started(self, run: RunContext) -> None:
         """Start the run's span and make it the current one."""
@@ -215,15 +217,21 @@ class RunSpans:
         )
         span.set_attributes(_run_attributes(redacted))
         token = otel_context.attach(trace.set_span_in_context(span, parent))
-        self._open[id(run)] = span, token, _started_file(run, span)
+        self._open[id(run)] = span, token, _started_file(run, span), self._writes.run_started(run)
+
+    def write_ended(self, event: WriteEvent) -> None:
+        """Count a delivered write for the spans of its run and of the runs around it."""
+        self._writes.write_ended(event)
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
         """End the run's span; of an error, only the class is exported."""
         entry = self._open.pop(id(run), None)
         if entry is None:
             return
-        span, token, file = entry
+        span, token, file, writes = entry
         otel_context.detach(token)
+        self._writes.run_ended(run)
+        span.set_attributes(writes.attributes())
         if file is not None or span.is_recording():  # else it was ended before an exec that failed
             _end_run_span(span, file, error, ends_process=run.is_process)
 
@@ -231,7 +239,8 @@ class RunSpans:
         """End the spans of all open runs, from any thread, before a signal ends the process."""
         while self._open:
             with suppress(KeyError):  # the run's thread may end it at the same time
-                span, _, file = self._open.popitem()[1]
+                span, _, file, writes = self._open.popitem()[1]
+                span.set_attributes(writes.attributes())
                 _end_run_span(span, file, error, ends_process=True)
 
     def end_before_exec(self) -> None:
@@ -239,8 +248,9 @@ class RunSpans:
 
         The runs stay open: the exec may fail.
         """
-        for span, _, file in list(self._open.values()):
+        for span, _, file, writes in list(self._open.values()):
             if file is None and span.is_recording():
+                span.set_attributes(writes.attributes())
                 _end_run_span(span, None, None, ends_process=False)
 
 

@@ -14,6 +14,7 @@ from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.drain_thread import DrainThread
 from deltawitness.ledger.drain.open_runs import OpenRuns
 from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.spool.running import RunningSlot
 from deltawitness.ledger.spool.writer import Segment, Spool
 from deltawitness.ledger.tables.locations import root_of, shard_of, spool_folder
 from deltawitness.ledger.tables.run_rows import RunStatus
@@ -87,6 +88,19 @@ class Recorder:
         """
         self.drains.before_operation()
         self._spool.begin()
+
+    def start_write(self, text: str, write_id: str, started_at: int) -> RunningSlot | None:
+        """Add a write that enters the engine to the file of running writes.
+
+        Args:
+            text: what `running_text` returned for the write.
+            write_id: id of the write.
+            started_at: nanoseconds since the Unix epoch.
+
+        Returns:
+            Its slot, to be ended after the write; None if it could not be added.
+        """
+        return self._spool.running.start(self._spool.home, text, write_id, started_at)
 
     def record_provisional(self, write_id: str, run: RunContext, body: str) -> Segment | None:
         """Append the provisional record of a write that has ended.

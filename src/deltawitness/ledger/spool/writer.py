@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.records import RecordKind, encode
+from deltawitness.ledger.spool.running import RunningWrites
 from deltawitness.ledger.spool.supervisor import link_supervisor
 from deltawitness.local_files import BINARY, OPEN_FILES_ARE_FIXED, open_lock_file, try_lock
 from deltawitness.processes import supervisor_lock
@@ -124,6 +125,7 @@ class Spool:
     Attributes:
         folder: the folder of all spools.
         dropped: number of events that could not be recorded.
+        running: the file of the writes that are in the engine.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only options
@@ -143,6 +145,7 @@ class Spool:
         self._on_error = on_error
         self._open_runs = open_runs
         self.dropped = 0
+        self.running = RunningWrites()
         self._reset()
 
     def _reset(self) -> None:
@@ -450,6 +453,7 @@ class Spool:
             # reused the descriptor number of a sealed one.
             os.close(segment.descriptor)
         self._release_home()
+        self.running.after_fork_in_child()
         self.dropped = 0
         self._reset()
 

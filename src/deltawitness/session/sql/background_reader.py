@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from deltawitness.observe.row_counter import RowCounter, counting_rows
 from deltawitness.scan.feeding import feeding_delta_rs
 from deltawitness.session.core.filter_fallback import call_frame
 from deltawitness.thread_start import start_thread
@@ -46,8 +47,9 @@ def read_in_background(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
-    with feeding_delta_rs():
-        reader = _Reader(frame)
+    counter = RowCounter()
+    with feeding_delta_rs(), counting_rows(counter):
+        reader = _Reader(frame, counter)
         try:
             yield pa.RecordBatchReader.from_batches(frame.schema(), reader.batches())
         finally:
@@ -59,10 +61,12 @@ class _Reader:
 
     Args:
         frame: the frame.
+        counter: counts the rows that were read.
     """
 
-    def __init__(self, frame: DataFrame) -> None:
+    def __init__(self, frame: DataFrame, counter: RowCounter) -> None:
         self._frame = frame
+        self._counter = counter
         self._items: queue.Queue[_Item] = queue.Queue(_MAX_BATCHES_AHEAD)
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deltawitness-reader", daemon=True)
@@ -82,6 +86,7 @@ class _Reader:
                 return
             if isinstance(item, BaseException):
                 raise item
+            self._counter.add(item.num_rows)
             yield item
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.delta_rs.sources import current_source_metrics
 from deltawitness.internal_errors import report
+from deltawitness.observe.row_counter import RowCounter
 from deltawitness.session.core.filter_fallback import call_frame
 from deltawitness.session.core.frames import state_of
 from deltawitness.session.sql.coercion import coerce
@@ -33,6 +34,9 @@ class FrameMetrics:
     Args:
         plan_hash: the hash of the source's plan, which identifies the write.
         operators: the metrics of a source that has run already; None for one that runs when read.
+
+    Attributes:
+        rows: counts the rows that the engine has read.
     """
 
     def __init__(self, plan_hash: str | None, operators: Operators | None = None) -> None:
@@ -40,6 +44,7 @@ class FrameMetrics:
         self._operators = operators
         self._frame: DataFrame | None = None
         self._is_read = False
+        self.rows = RowCounter()
 
     def export(self, frame: DataFrame, call: Callable[..., Any]) -> Any:
         """Return a frame as an Arrow C stream whose operator metrics are available after reading.
@@ -68,7 +73,9 @@ class FrameMetrics:
     def _batches(self, partitions: list[Any]) -> Iterator[Any]:
         for partition in partitions:
             for batch in partition:
-                yield batch.to_pyarrow()
+                rows = batch.to_pyarrow()
+                self.rows.add(rows.num_rows)
+                yield rows
         self._is_read = True
 
     def record(self, observer: Observer) -> None:

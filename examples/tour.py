@@ -1,0 +1,76 @@
+"""A tour: write tables, break one, ask why, look at the report, undo it. Prints the transcript of the console.
+
+    python examples/tour.py [PAGE]
+
+The rows are flights out of New York City. Values that differ between runs are masked, as in the transcript of
+the walk-through. With PAGE the transcript replaces the one between the markers on that page.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from answers_transcript import AnswersMask
+from ledger_transcript import entry, replace_transcript
+
+LOOK = "deltawitness report --output report.html"
+
+LINES = (
+    "# Write: a job loads five months, and derives two tables from each.",
+    "deltawitness run --quiet --job monthly -- python monthly.py lake 1 2 3 4 5",
+    "deltawitness runs --job load --limit 3",
+    "deltawitness lineage worst --columns --column delay",
+    "# Break: the flights of June are read without the text that their file has for a missing value.",
+    "deltawitness run --quiet --job monthly -- python monthly.py lake --raw 6",
+    "# Ask: what failed, what did the run write before, and what depends on that?",
+    "deltawitness errors",
+    "deltawitness show {failed}",
+    "deltawitness impact weather",
+    "# Look: the same on one page.",
+    LOOK,
+    "# Undo: the weather of June goes, too.",
+    "deltawitness undo {failed} --apply",
+    "# Load June as it should be.",
+    "deltawitness run --quiet --job monthly -- python monthly.py lake 6",
+    "deltawitness regressions --min-seconds 60",
+)
+"""The commands. The name in braces is the id of the run that failed."""
+
+PROGRAMS = ("monthly.py", "lakehouse.py")
+
+
+def play(folder: str, *, last: str | None = None) -> str:
+    """Run the commands in a folder, and return the transcript.
+
+    Args:
+        folder: the folder, which gets the tables and the ledger.
+        last: the command after which to stop; None runs all.
+    """
+    for name in PROGRAMS:
+        shutil.copy(Path(__file__).with_name(name), folder)
+    mask, failed, texts = AnswersMask(folder), "", []
+    for line in LINES:
+        text = entry(line.format(failed=failed), folder, mask)
+        if line == "deltawitness errors":
+            (failed,) = set(re.findall(r"\b[0-9a-f]{8}-[0-9a-f]{4}\b", text))
+        texts.append(re.sub(r"\(\d+ KiB\)", "(60 KiB)", mask(text)))
+        if line == last:
+            break
+    return "".join(texts).lstrip("\n")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        text = play(folder)
+    if len(sys.argv) == 1:
+        print(text, end="")
+    else:
+        replace_transcript(Path(sys.argv[1]), text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the processes of a ledger do now: running writes, finished writes, and processes that have died."""
