@@ -293,12 +293,12 @@ def _edges(ledger: LedgerListing) -> Iterator[InputEdge]:
     )
     for row in rows:
         yield InputEdge(
-            row["source"],
-            row["source_version"],
-            row["target"],
-            row["version"],
-            row["count"],
-            row["is_inferred"],
-            row["write_id"],
-            in_utc(row["time"]),
+            source=row["source"],
+            source_version=row["source_version"],
+            target=row["target"],
+            target_version=row["version"],
+            is_inferred=row["is_inferred"],
+            count=row["count"],
+            write_id=row["write_id"],
+            time=in_utc(row["time"]),
         )
