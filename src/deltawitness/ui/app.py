@@ -212,7 +212,7 @@ class ListsScreen(Screen[None]):
             case "writes-table":
                 return open_write(self.reader, item)
             case "cache-table":
-                return EntryScreen(self.reader, item.name)
+                return EntryScreen(self.reader, item)
         return None
 
 

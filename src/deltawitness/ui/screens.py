@@ -17,6 +17,7 @@ from textual.widgets.tree import TreeNode
 
 from deltawitness.answers.lineage_graph import Lineage, LineageDirection, LineageEdge, LineageNode
 from deltawitness.answers.rows import TableVersion, WriteRow
+from deltawitness.cache.entries.listing import CacheEntry
 from deltawitness.report.format import operation, timestamp
 from deltawitness.report.lineage import visible
 from deltawitness.ui.background import in_thread
@@ -252,30 +253,32 @@ class RunScreen(DetailScreen):
 
 
 class EntryScreen(DetailScreen):
-    """One entry of the cache with its last reads: hits, and misses with their reasons.
+    """One entry of the cache: its inputs, and its last reads with the reasons of misses.
 
     Args:
-        reader: reads the ledger.
-        name: name of the entry.
+        reader: reads the ledger and the cache.
+        entry: the entry.
     """
 
-    def __init__(self, reader: Reader, name: str) -> None:
+    def __init__(self, reader: Reader, entry: CacheEntry) -> None:
         super().__init__(reader)
-        self.name_of_entry = name
-        self.sub_title = visible(name)
+        self.entry = entry
+        self.sub_title = visible(entry.name)
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
         yield Header(icon="")
-        yield Static(Text(f"last reads of {visible(self.name_of_entry)}"), id="text")
+        with VerticalScroll(id="above"):
+            yield Static("reading...", id="text")
         yield PagedTable(READS, read_cells, self._read, id="reads")
         yield Footer()
 
     def _read(self, offset: int) -> list[WriteRow]:
-        return [] if offset else list(self.reader.cache_reads(self.name_of_entry))
+        return [] if offset else list(self.reader.cache_reads(self.entry.name))
 
     def on_mount(self) -> None:
         """Start to read."""
+        self.show_text("#text", lambda: self.reader.entry_text(self.entry))
         table = self.query_one(PagedTable)
         table.reload()
         table.focus()
