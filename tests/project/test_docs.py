@@ -311,7 +311,7 @@ def configuration_table():
     defaults = {setting.metadata["variable"]: setting.default for setting in fields(Settings)}
     documented = dict(
         re.findall(
-            r'    [A-Z_]+ = "([A-Z_]+)"\n    """(.*?)"""',
+            r'    [A-Z_]+ = "([A-Z_]+)"(?:  # [^\n]*)?\n    """(.*?)"""',
             (ROOT / "src/deltawitness/semconv.py").read_text(),
             re.DOTALL,
         )
