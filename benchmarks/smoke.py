@@ -47,7 +47,10 @@ CASES = {
 LIMIT = 1.10
 """Ratio of an exact figure above which it is a regression."""
 
-CPU_LIMIT = 1.35
+TRAILER = "Bench-limit"
+"""Trailer of a commit message with the ratio that the commit accepts, for what it adds on purpose."""
+
+CPU_LIMIT = 1.25
 """Ratio of CPU times above which it is a regression. It must be above the limit twice in a row."""
 
 ROUNDS = 40
@@ -202,6 +205,17 @@ def commit_of(git: str, *arguments: str) -> str | None:
     return None if found.returncode else found.stdout.strip()
 
 
+def accepted_limit() -> float:
+    """Return the limit of the exact figures: that of the trailer of HEAD, if it has one."""
+    git = shutil.which("git")
+    wanted = f"--format=%(trailers:key={TRAILER},valueonly)"
+    text = git and commit_of(git, "log", "-1", "--no-show-signature", wanted)
+    try:
+        return float(text) if text else LIMIT
+    except ValueError:
+        sys.exit(f"bench-smoke: the trailer {TRAILER} of HEAD is not a number: {text!r}")
+
+
 def base_revision(base: str, branch: str | None, *, always: bool) -> str | None:
     """Return the commit to compare with; None, after a line that says why, where there is none."""
     git = shutil.which("git")
@@ -265,7 +279,9 @@ def main() -> int:
         "--merge-base", metavar="BRANCH", help="compare with the merge base of HEAD and a branch"
     )
     parser.add_argument(
-        "--limit", type=float, default=LIMIT, help="limit of the exact figures, as a ratio"
+        "--limit",
+        type=float,
+        help=f"limit of the exact figures, as a ratio (default: the trailer {TRAILER} of HEAD, else {LIMIT})",
     )
     parser.add_argument(
         "--cpu-limit", type=float, default=CPU_LIMIT, help="limit of the CPU time, as a ratio"
@@ -279,7 +295,8 @@ def main() -> int:
     if revision is None:
         return 0
     try:
-        figures = compared(revision, (arguments.limit, arguments.cpu_limit), arguments.case)
+        limit = arguments.limit or accepted_limit()
+        figures = compared(revision, (limit, arguments.cpu_limit), arguments.case)
     except WorkerError as error:
         print(f"bench-smoke: cannot be measured: {error}", file=sys.stderr)
         return 2

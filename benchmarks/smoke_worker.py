@@ -199,8 +199,8 @@ def check_sources(sources: str) -> None:
 def served(requests: Iterator[str]) -> Iterator[dict[str, int]]:
     work = json.loads(next(requests))
     engine = Engine()
+    engine.patch()
     if work["variant"] not in UNOBSERVED:
-        engine.patch()
         check_sources(work["sources"])
     place = Path(work["place"])
     place.mkdir(parents=True)

@@ -29,14 +29,14 @@ def data_folder() -> Path:
     return Path(str(listed.locate())).parent
 
 
-def read(name: str) -> pa.Table:
+def read(name: str, options: csv.ConvertOptions = MISSING) -> pa.Table:
     folder = data_folder()
     if (folder / f"{name}.csv").exists():
-        return in_delta_types(csv.read_csv(folder / f"{name}.csv", convert_options=MISSING))
+        return in_delta_types(csv.read_csv(folder / f"{name}.csv", convert_options=options))
     with zipfile.ZipFile(folder / f"{name}.csv.zip") as archive:
         member = next(entry for entry in archive.namelist() if entry.endswith(f"{name}.csv"))
         with archive.open(member) as content:
-            return in_delta_types(csv.read_csv(content, convert_options=MISSING))
+            return in_delta_types(csv.read_csv(content, convert_options=options))
 
 
 def in_delta_types(table: pa.Table) -> pa.Table:

@@ -49,6 +49,8 @@ LINES = (
     "deltawitness undo {bad} --apply",
     "# Are the rows those of the evening before?",
     "deltawitness diff report 7 9",
+    "# What is the report made from now?",
+    "deltawitness lineage report",
     "# What would the job do with the corrected delivery?",
     "deltawitness plan --job nightly -- python nightly.py lake corrected 9",
     "deltawitness apply {plan}",

@@ -1,6 +1,7 @@
 """Write the pictures of the HTML report in `docs/assets`: `make screenshots`.
 
-The ledger is made up: ten nights of a shop's jobs, the last one with a failure, a retry and a slow job.
+The pictures of the steps are of the ledger that the job of `examples/tour.py` leaves. The overview has a ledger
+that is made up: ten nights of a shop's jobs, the last one with a failure, a retry and a slow job.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "examples")]
 
-from deltawitness import report_html  # noqa: E402 - after the path
+import tour  # noqa: E402 - after the path
+
+from deltawitness import report_html, runs  # noqa: E402 - after the path
 from helpers import browser  # noqa: E402 - after the path
 from helpers.report_ledgers import operation, run_row, write_ledger  # noqa: E402 - after the path
 
+ASSETS = REPOSITORY / "docs/assets"
 NIGHTS = 10
 STEPS = (
     ("ingest", "orders", (), 40_000),
@@ -139,31 +143,49 @@ class History:
         return time + dt.timedelta(seconds=10)
 
 
+def overview(folder: Path) -> dict[str, Any]:
+    """Write the pictures of the page: light, dark and on a phone."""
+    now = dt.datetime.now(dt.UTC)
+    end = now.replace(hour=2, minute=0, second=0, microsecond=0)
+    end -= dt.timedelta(days=1 if end > now - dt.timedelta(hours=1) else 0)
+    history = History(end)
+    root = write_ledger(folder / "ledger", history.inventory, history.runs)
+    html = report_html(since=end - dt.timedelta(hours=1), root=root).html
+    run = RUN.format(night=NIGHTS, job=0)
+    return picture(folder, html.replace(root, "/lake/.deltawitness"), run, "orders", "overview")
+
+
+def steps(folder: Path) -> dict[str, Any]:
+    """Write the pictures of the steps from the verdict to what depends on a failed run."""
+    tour.play(str(folder), (tour.WRITE, tour.BREAK))
+    root = folder / ".deltawitness"
+    (failed,) = runs(job="load", status="error", root=root)
+    html = report_html(root=root).html.replace(str(folder), "/home/ann")
+    return picture(folder, html, failed.run_id, "weather", "steps")
+
+
+def picture(folder: Path, html: str, run: str, wanted: str, kind: str) -> dict[str, Any]:
+    """Write pictures of a page, in which no path of this machine is left."""
+    path = folder / "report.html"
+    path.write_text(html, encoding="ascii")
+    found: dict[str, Any] = browser.run(
+        "browse_report.py", str(path), run, wanted, str(ASSETS), kind
+    )
+    return found
+
+
 def main() -> None:
     """Write the pictures."""
     missing = browser.missing()
     if missing is not None:
         sys.exit(missing)
-    now = dt.datetime.now(dt.UTC)
-    end = now.replace(hour=2, minute=0, second=0, microsecond=0)
-    end -= dt.timedelta(days=1 if end > now - dt.timedelta(hours=1) else 0)
-    assets = REPOSITORY / "docs/assets"
-    with tempfile.TemporaryDirectory() as temporary:
-        history = History(end)
-        root = write_ledger(Path(temporary, "ledger"), history.inventory, history.runs)
-        report = report_html(since=end - dt.timedelta(hours=1), root=root)
-        path = Path(temporary, "report.html")
-        shown = report.html.replace(
-            root, "/lake/.deltawitness"
-        )  # no path of this machine in a picture
-        path.write_text(shown, encoding="ascii")
-        found = browser.run(
-            "browse_report.py", str(path), RUN.format(night=NIGHTS, job=0), "orders", str(assets)
-        )
-    if found["console"]:
-        sys.exit("\n".join(found["console"]))
-    for picture in sorted(assets.glob("report-*.png")):
-        print(f"{picture.relative_to(REPOSITORY)}  {picture.stat().st_size:,} bytes")
+    for make in (overview, steps):
+        with tempfile.TemporaryDirectory() as temporary:
+            found = make(Path(temporary))
+        if found["console"]:
+            sys.exit("\n".join(found["console"]))
+    for written in sorted(ASSETS.glob("report-*.png")):
+        print(f"{written.relative_to(REPOSITORY)}  {written.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.alerts.question import notify
+    from deltawitness.alerts.values import Alert, AlertKind, MessageFormat, NotifyResult
     from deltawitness.answers.bisect import bisect
     from deltawitness.answers.bisect_values import (
         BisectInput,
@@ -137,6 +139,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.verify.results import Verdict, VerifyResult
     from deltawitness.cache.verify.results import VerifyResult as Verified
     from deltawitness.call_site import CallSite
+    from deltawitness.catalog_metrics import CatalogMetricsSink, CatalogTable
     from deltawitness.column_sources import ColumnUse
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
@@ -237,6 +240,8 @@ _MODULES = {
     "AppliedPlan": "answers.program_plan.values",
     "AppliedTable": "answers.program_plan.values",
     "BisectInput": "answers.bisect_values",
+    "Alert": "alerts.values",
+    "AlertKind": "alerts.values",
     "BisectResult": "answers.bisect_values",
     "BisectState": "answers.bisect_values",
     "BlameResult": "answers.blame_values",
@@ -247,6 +252,8 @@ _MODULES = {
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CallSite": "call_site",
+    "CatalogMetricsSink": "catalog_metrics",
+    "CatalogTable": "catalog_metrics",
     "CheckedTable": "answers.releases.values",
     "CiCheck": "answers.trends.ci_values",
     "CiProblem": "answers.trends.ci_values",
@@ -316,12 +323,14 @@ _MODULES = {
     "LiveSource": "answers.live.values",
     "LiveWrite": "answers.live.values",
     "MaintenanceResult": "ledger.drain.maintenance",
+    "MessageFormat": "alerts.values",
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "session.fingerprint.diff",
     "MissReason": "session.fingerprint.diff",
     "NeededFiles": "answers.releases.values",
     "NoCommit": "events",
     "NoCommitReason": "events",
+    "NotifyResult": "alerts.values",
     "ObservedDataFrame": "session.proxies",
     "ObservedSessionContext": "session.proxies",
     "ObservedWritePipeline": "pipeline.observed",
@@ -436,6 +445,7 @@ _MODULES = {
     "live": "answers.live.question",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
+    "notify": "alerts.question",
     "once": "app_transactions",
     "overdue": "answers.trends.overdue",
     "plan": "answers.program_plan.question",
@@ -478,6 +488,8 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 
 __all__ = [
     "AdoptResult",
+    "Alert",
+    "AlertKind",
     "AppliedPlan",
     "AppliedTable",
     "BisectInput",
@@ -492,6 +504,8 @@ __all__ = [
     "CachePolicy",
     "CacheScope",
     "CallSite",
+    "CatalogMetricsSink",
+    "CatalogTable",
     "CheckedTable",
     "CiCheck",
     "CiProblem",
@@ -561,12 +575,14 @@ __all__ = [
     "LiveSource",
     "LiveWrite",
     "MaintenanceResult",
+    "MessageFormat",
     "MetadataSnapshot",
     "Miss",
     "MissReason",
     "NeededFiles",
     "NoCommit",
     "NoCommitReason",
+    "NotifyResult",
     "ObservedDataFrame",
     "ObservedSessionContext",
     "ObservedWritePipeline",
@@ -687,6 +703,7 @@ __all__ = [
     "live",
     "memory_diagnostics",
     "metric_views",
+    "notify",
     "once",
     "overdue",
     "plan",

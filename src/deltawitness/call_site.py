@@ -41,6 +41,9 @@ _CAPACITY = 4096
 _names: dict[str, str | None] = {}
 """The exported name of each source file; None for a file of a library, `_END` for a command."""
 
+_library_files: set[str] = set()
+"""The source files in `_names` whose name is None."""
+
 
 class CallSite(NamedTuple):
     """A line of the program. A named tuple, because each write makes one on the program's thread.
@@ -65,8 +68,12 @@ def call_site_of_program(depth: int = 1) -> CallSite | None:
         depth: number of frames above the caller's that are skipped.
     """
     frame = sys._getframe(depth)  # noqa: SLF001 - `inspect.stack` reads source files
+    libraries = _library_files
     while frame is not None:
         code = frame.f_code
+        if code.co_filename in libraries:  # most frames of the path of a write
+            frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+            continue
         try:
             name = _names[code.co_filename]
         except KeyError:
@@ -83,7 +90,10 @@ def call_site_of_program(depth: int = 1) -> CallSite | None:
 def _remember(file: str) -> str | None:
     if len(_names) >= _CAPACITY:
         _names.clear()
+        _library_files.clear()
     name = _names[file] = _name_of(file)
+    if name is None:
+        _library_files.add(file)
     return name
 
 

@@ -717,6 +717,10 @@ class Env(StrEnum):
     """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""
     TRACE_URL = "DELTAWITNESS_TRACE_URL"
     """Template of the links to traces that commands print: a URL with `{trace_id}`, optionally `{span_id}`."""
+    NOTIFY_URL = "DELTAWITNESS_NOTIFY_URL"
+    """URL of the webhook of `deltawitness notify`."""
+    NOTIFY_SECRET = "DELTAWITNESS_NOTIFY_SECRET"  # noqa: S105 - its name
+    """Secret that signs the requests of `deltawitness notify`."""
     OPENLINEAGE = "DELTAWITNESS_OPENLINEAGE"
     """Send OpenLineage events: URL of a server, or `client` for the configuration of the OpenLineage client."""
     OPENLINEAGE_NAMESPACE = "DELTAWITNESS_OPENLINEAGE_NAMESPACE"

@@ -145,6 +145,7 @@ def test_the_graph_of_every_version_is_the_truth(truth, direction, has_history):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.one_case_in(2)
 def test_the_depth_bounds_the_graph(truth, depth):
     """Nodes beyond the depth are left out, and the nodes with edges to them are marked."""
     for start in list(truth.known)[::5]:

@@ -357,15 +357,15 @@ def test_a_restore_is_repeated_after_maintenance_of_others(lake, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_concurrent_appends_are_never_lost(lake):
+def test_concurrent_appends_are_never_lost(lake, size):
     """While another writer appends, each of its rows is in the table afterwards, or the undo lists it."""
     with run("load") as load:
         lake.append("a", -1)
-    stop, appended = threading.Event(), []
+    stop, appended, most = threading.Event(), [], size(200, 200, 40)
 
     def append():
         with suppressed():
-            while not stop.is_set() and len(appended) < 200:
+            while not stop.is_set() and len(appended) < most:
                 try:
                     lake.append("a", len(appended) + 2)
                 except CommitFailedError:  # the restore has changed the metadata meanwhile

@@ -232,6 +232,7 @@ def break_manifest(copy):
 
 
 @pytest.mark.parametrize("damage", [truncate, rewrite, delete_data, delete_log, break_manifest])
+@pytest.mark.one_case_in(2)
 def test_a_damaged_copy_is_rebuilt(open_cache, folder, copied, damage):
     """A copy whose files have changed is not served, by a running session or a new one."""
     _, running = open_cache()

@@ -98,6 +98,7 @@ def test_tables_are_recreated_on_an_object_store_as_on_a_disk(server):
         (["--uri", "s3://bucket/x?sig=canary"], "--uri: expected a URI without a query"),
     ],
 )
+@pytest.mark.one_case_in(3)
 def test_bad_input_is_one_line_before_anything_is_written(arguments, message):
     line = error_of(bench(*arguments))
     assert message in line

@@ -137,6 +137,7 @@ def test_a_program_without_the_exporter_is_told_which_extra_is_missing(tmp_path)
     ],
     ids=str,
 )
+@pytest.mark.one_case_in(2)
 def test_settings_without_an_export_are_named(variables, expected, tmp_path):
     """The summary names the setting because of which nothing is exported."""
     given = exporting(free_ports(1)[0]) | variables if variables else {}

@@ -108,6 +108,7 @@ def test_a_listing_fits_the_terminal(listing, width, place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.one_case_in(2)
 def test_numbers_are_not_cut(width, place):
     """Counts of seven digits, durations and versions are in one piece at every width."""
     output, _ = in_terminal(place, width, "writes", "--limit", "100")
@@ -126,6 +127,7 @@ def test_numbers_are_not_cut(width, place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("listing", ["runs", "writes", "cache ls", "cache why three", "show {run}"])
+@pytest.mark.one_case_in(2)
 def test_a_pipe_gets_plain_text(listing, place):
     """A row is one line without styles, frames and padding, however long it is."""
     done = in_pipe(place, *arguments(listing, place))

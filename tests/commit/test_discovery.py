@@ -68,6 +68,7 @@ def lake(request, tmp_path_factory):
         ("/a/orders/*.parquet", ()),
     ],
 )
+@pytest.mark.one_case_in(4)
 def test_tables_of_a_prefix_or_glob(lake, pattern, expected):
     """The tables are those whose location matches, sorted, and each can be opened."""
     folder, options = lake

@@ -68,7 +68,7 @@ def hostile(tmp_path_factory):
 def _browse(root, folder, run, wanted):
     path = folder / "report.html"
     path.write_text(report_html(root=root).html, encoding="ascii")
-    return browser.run("browse_report.py", str(path), run, wanted, "")
+    return browser.run("browse_report.py", str(path), run, wanted)
 
 
 def test_charts_are_drawn(shown):

@@ -14,10 +14,10 @@ import pytest
 
 from deltawitness import report_html
 from deltawitness.exceptions import LedgerLookupError
+from deltawitness.html_report import edge_columns, reading
 from deltawitness.html_report import page as page_module
-from deltawitness.html_report import reading
 from helpers.histories import build_history
-from helpers.report_ledgers import START, hostile_ledger, operation, run_row, write_ledger
+from helpers.report_ledgers import COLUMNS, START, hostile_ledger, operation, run_row, write_ledger
 
 VOID = {"meta", "input"}
 
@@ -93,6 +93,8 @@ def small(tmp_path_factory):
             table_name="totals",
             version=0,
             inputs=[{"uri": "file:///lake/orders", "table_id": "id-orders", "version": 2}],
+            column_lineage=COLUMNS,
+            plan_hash="plan",
         ),
         operation(
             33,
@@ -138,9 +140,46 @@ def test_the_graph_has_the_versions_that_were_read_and_written(report):
     assert "totals@0 was made from orders@2" in html
 
 
+def test_a_failed_run_says_what_it_wrote_and_what_depends_on_it(report):
+    """The run has appended to orders before an append to orders failed; totals was made from orders."""
+    (card,) = re.findall(r'<article class="failure">(.*?)</article>', report.html)
+    text = re.sub(r"<[^>]+>", "", card.replace("</dd>", "\n"))
+    assert "What failedWRITE append on orders\n" in text
+    assert "Whyschema_mismatch: no\n" in text
+    assert "Tables of the runorders@2, totals@0\n" in text
+    assert "no: the failed WRITE append has not changed orders" in text
+    assert "the commits before it are in the tables: orders@2, totals@0" in text
+    assert "Depends on these tablesno table\n" in text
+    (failed,) = Page(report.html).data["failed_runs"]
+    assert (failed["run_id"][:8], failed["failed_operations"]) == ("00000031", ["write-31"])
+    assert [each["name"] for each in failed["tables"]] == ["orders", "totals"]
+
+
+def test_an_edge_has_the_columns_of_its_last_write(report):
+    (edge,) = Page(report.html).data["edges"]
+    assert (edge["count"], edge["is_inferred"], edge["write_id"]) == (1, False, "write-32")
+    assert edge["columns"] == {
+        "pairs": [
+            ["id", "id", "identity"],
+            ["euros", "price", "aggregation"],
+            [None, "state", "filter"],
+        ],
+        "left_out": 0,
+        "reason": None,
+    }
+    assert "euros: aggregation of price" in report.html
+
+
+@pytest.mark.slow
+def test_columns_above_the_bound_are_counted(small, monkeypatch):
+    monkeypatch.setattr(edge_columns, "MAX_PAIRS", 1)
+    (edge,) = Page(report_html(root=small).html).data["edges"]
+    assert (len(edge["columns"]["pairs"]), edge["columns"]["left_out"]) == (1, 2)
+
+
 def test_the_errors_name_the_tables_that_were_made_from_failed_ones(report):
     """The failed write is on orders, from which totals was made."""
-    (listed,) = re.findall(r"<dl>(.*?)</dl>", report.html)
+    *_, listed = re.findall(r"<dl>(.*?)</dl>", report.html)
     assert re.findall(r"<bdi>(.*?)</bdi>", listed) == ["orders", "totals"]
 
 

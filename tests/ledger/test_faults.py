@@ -245,6 +245,7 @@ def check(world, faults):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.one_case_in(3)
 def test_each_fault_by_itself(tmp_path, fault):
     """A single fault is reported as one finding of its kind."""
     check(World(tmp_path, random.Random(3)), [fault])

@@ -73,6 +73,7 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.slow
+@pytest.mark.one_case_in(2)
 def test_the_processes_of_a_pool(ledger, tables, method):
     """Pool workers exit normally, so each records its part of the run, with any start method."""
     (result,) = run_in_processes(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])

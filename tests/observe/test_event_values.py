@@ -72,6 +72,7 @@ def broken(*_, **__):
 @pytest.mark.slow
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("value", VALUES)
+@pytest.mark.one_case_in(3)
 def test_a_value_that_cannot_be_determined_is_left_out(value, tmp_path, monkeypatch):
     """Each write still has its sink call, span with outcome, log record, metric and ledger row."""
     uri = str(tmp_path / "t")

@@ -1,9 +1,9 @@
 """Open a report in Chromium, use it as a person does, and print what is there as JSON.
 
-    browse_report.py CHROMIUM REPORT RUN FILTER SCREENSHOTS
+    browse_report.py CHROMIUM REPORT RUN FILTER [SCREENSHOTS KIND]
 
-RUN is a run to follow by its link, FILTER a text to type. Pictures go to the folder SCREENSHOTS, if it is not
-empty. It runs in an environment with Playwright and without deltawitness.
+RUN is a run to follow by its link, FILTER a text to type. Pictures go to the folder SCREENSHOTS: those of the
+KIND `overview` or `steps`. With `steps` nothing else is done. It runs in an environment with Playwright and without deltawitness.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 LIMIT_MS = 60_000
 
+STEPS = {"viewport": {"width": 1000, "height": 460}, "color_scheme": "light"}
 VIEWS = {
     "light": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
@@ -115,13 +116,38 @@ def use_graph(page: Page) -> dict[str, object]:
     return done
 
 
+def picture_steps(
+    browser: Browser, address: str, run: str, table: str, folder: Path
+) -> dict[str, object]:
+    """Write a picture of each step from the verdict to what depends on a failed run."""
+    watched = Watched(browser, address, **STEPS)
+    page = watched.page
+
+    def picture(name: str, place: str) -> None:
+        page.locator(place).first.screenshot(path=str(folder / f"report-step-{name}.png"))
+
+    page.screenshot(path=str(folder / "report-step-verdict.png"))
+    picture("why", "#failed .failure")
+    picture("landed", "#errors")
+    page.locator(f"svg.lineage .node[aria-label^='{table}']").click()
+    picture("depends", "#lineage")
+    page.locator(f".failure a[href='#run={run}']").click()
+    page.wait_for_function("!document.getElementById('chosen').hidden")
+    picture("tables", "#events")
+    return {"console": watched.console}
+
+
 def main() -> None:
-    chromium, report, run, wanted, screenshots = sys.argv[1:]
+    chromium, report, run, wanted, *pictures = sys.argv[1:]
+    screenshots, kind = pictures or ("", "")
     address = Path(report).absolute().as_uri()
     results: dict[str, object] = {}
     with sync_playwright() as playwright:
         # Chromium has no sandbox as root, which containers are; the page is a file of the test.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        if kind == "steps":
+            print(json.dumps(picture_steps(browser, address, run, wanted, Path(screenshots))))
+            return
         watched = []
         for name, options in VIEWS.items():
             each = Watched(browser, address, **options)

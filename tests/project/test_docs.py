@@ -311,7 +311,7 @@ def configuration_table():
     defaults = {setting.metadata["variable"]: setting.default for setting in fields(Settings)}
     documented = dict(
         re.findall(
-            r'    [A-Z_]+ = "([A-Z_]+)"\n    """(.*?)"""',
+            r'    [A-Z_]+ = "([A-Z_]+)"(?:  # [^\n]*)?\n    """(.*?)"""',
             (ROOT / "src/deltawitness/semconv.py").read_text(),
             re.DOTALL,
         )
@@ -513,6 +513,13 @@ def test_the_walk_through_is_what_the_console_shows(example):
     """The transcript is the output of the example, which finds, explains and undoes a bad batch."""
     shown = between("transcript", "walkthrough")
     assert shown == f"```text\n{example('walkthrough')}```"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_the_tour_is_what_the_console_shows(example):
+    """The transcript is the output of the example, in which a job fails and its run is undone."""
+    assert between("transcript", "tour") == f"```text\n{example('tour')}```"
 
 
 def test_the_layers_on_the_page_are_those_of_the_contract():

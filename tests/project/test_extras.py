@@ -62,7 +62,7 @@ MODULES = {
     "datafusion": ("deltawitness.cache.", "deltawitness.session."),
     "sqlglot": (),
     "opentelemetry.sdk": ("deltawitness.telemetry.run_span_export",),
-    "typer,rich": ("deltawitness.cli", "deltawitness.report."),
+    "typer,rich": ("deltawitness.cli", "deltawitness.report.", "deltawitness.ui."),
 }
 """The modules that may import each package when they are imported."""
 
@@ -124,6 +124,7 @@ main()
         (["cache", "prune", "--older-than", "7d"], 0, ""),
     ],
 )  # fmt: skip
+@pytest.mark.one_case_in(2)
 def test_commands_without_datafusion(arguments, code, text, tmp_path):
     """A command works without DataFusion, or names the extra and exits with 2."""
     ctx = deltawitness.ObservedSessionContext()

@@ -127,6 +127,7 @@ def ids(ctx, condition, name="t"):
 @pytest.mark.parametrize("session", [_observed, _patched])
 @pytest.mark.parametrize("register", WAYS, ids=lambda way: way.__name__.strip("_"))
 @pytest.mark.slow
+@pytest.mark.one_case_in(3)
 def test_every_method_of_registration_reads_the_same_rows(table, options, register, session):
     """Each way reads the same rows; NaN is above every number, and NULL is neither in a list nor not in it."""
     with session() as ctx:

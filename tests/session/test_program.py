@@ -51,6 +51,7 @@ def expected(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.one_case_in(2)
 def test_a_documented_program_prints_the_same(way, expected, tmp_path):
     """The output is the same with one changed import line, and with patched classes."""
     text = PROGRAM.read_text()

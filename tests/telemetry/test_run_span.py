@@ -280,6 +280,7 @@ def test_a_run_that_is_not_sampled_has_no_span(tmp_path, backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["a shell waits for it", "it has other settings"])
+@pytest.mark.one_case_in(2)
 def test_a_program_that_the_command_cannot_observe_ends_its_span_itself(form, tmp_path, backend):
     """A program that is not the command's child, or that exports elsewhere, exports one span."""
     (tmp_path / "app.py").write_text("raise LookupError")

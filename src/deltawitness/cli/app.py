@@ -40,6 +40,7 @@ from deltawitness.cli.maintenance import (
     views_command,
 )
 from deltawitness.cli.mcp import mcp_command
+from deltawitness.cli.notify import notify_command
 from deltawitness.cli.overdue import overdue_command
 from deltawitness.cli.program_plan import apply_command, plan_command
 from deltawitness.cli.reconcile import reconcile_command
@@ -117,6 +118,7 @@ app.command("bisect")(with_storage_options(bisect_command))
 app.command("blame")(with_storage_options(blame_command))
 app.command("overdue")(with_storage_options(overdue_command))
 app.command("regressions")(with_storage_options(regressions_command))
+app.command("notify")(with_storage_options(notify_command))
 app.command("ci-report")(with_storage_options(ci_report_command))
 app.command("report")(with_storage_options(report_command))
 app.command("undo")(with_storage_options(undo_command))

@@ -134,7 +134,7 @@ def verify_entry_command(
 ) -> None:
     """Recompute an entry from its input versions and compare. Exits 1 on a difference.
 
-    Exits 3 if it cannot tell, for the printed reason.
+    Exits 3 if it cannot be recomputed, with the reason.
     """
     with _exit_on_cache_error(root, "read"):
         require("deltawitness cache verify", "datafusion", "sqlglot")
@@ -153,8 +153,8 @@ def verify_run_command(
 ) -> None:
     """Re-run a run's stored plans and compare the results. Exits 1 on a difference.
 
-    Exits 0 if at least one write is reproducible and none differs, and 3 if it cannot tell for any write, or
-    the run has written nothing.
+    Exits 0 if at least one write is reproducible and none differs, and 3 if no write can be recomputed,
+    or the run has written nothing.
     """
     from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 

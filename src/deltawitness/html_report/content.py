@@ -14,11 +14,13 @@ __all__ = [
     "ColumnPair",
     "EdgeColumns",
     "ErrorCount",
+    "FailedRun",
     "GraphEdge",
     "InputEdge",
     "LaneCount",
     "ReportContent",
     "ReportScope",
+    "RunTable",
     "TableCount",
 ]
 
@@ -200,6 +202,38 @@ class InputEdge(GraphEdge):
     columns: EdgeColumns = EdgeColumns()
 
 
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """The commits of a run to a table.
+
+    Attributes:
+        place: location of the table, else its id.
+        name: its name.
+        first_version: the first version that the run committed; None if it committed none.
+        last_version: the last one.
+    """
+
+    place: str
+    name: str
+    first_version: int | None
+    last_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """A run that failed, with what it did.
+
+    Attributes:
+        run: the run.
+        operations: its newest failed operations.
+        tables: the tables that it committed to, or tried to.
+    """
+
+    run: RunRow
+    operations: tuple[WriteRow, ...]
+    tables: tuple[RunTable, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContent:
     """Everything that the report shows.
@@ -214,6 +248,7 @@ class ReportContent:
         statuses: number of runs by status.
         dropped: number of events that the runs could not record.
         runs: the newest runs, and the newest failed ones.
+        failures: the newest failed runs, with the tables that they wrote.
         regressions: jobs that are worse than before; None if no run has finished.
         overdue: tables that are late, and unusual runs.
         tables: the sums by table, those with errors first.
@@ -239,6 +274,7 @@ class ReportContent:
     statuses: dict[str, int]
     dropped: int
     runs: Sequence[RunRow]
+    failures: Sequence[FailedRun]
     regressions: RegressionResult | None
     overdue: OverdueResult
     tables: Sequence[TableCount]

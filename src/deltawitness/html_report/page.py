@@ -10,6 +10,7 @@ from importlib import resources
 
 from deltawitness.html_report import sections
 from deltawitness.html_report.content import ReportContent
+from deltawitness.html_report.failures import failures
 from deltawitness.html_report.graph import lineage_graph
 from deltawitness.html_report.island import island
 from deltawitness.html_report.markup import Markup, element, isolated, join
@@ -23,6 +24,7 @@ MAX_BYTES = 5_000_000
 """Maximum size of the file. With long names and messages, fewer operations are in it one by one."""
 
 _SECTIONS: tuple[tuple[str, str, Callable[[ReportContent], Markup]], ...] = (
+    ("failed", "What failed", failures),
     ("worse", "Worse than before", worse_than_before),
     ("timeline", "Timeline", timeline),
     ("errors", "Errors", sections.errors),
@@ -66,7 +68,7 @@ def _page(content: ReportContent) -> str:
     )
     body = element(
         "body",
-        element("a", "Skip to the report", href="#worse", class_="skip"),
+        element("a", "Skip to the report", href="#failed", class_="skip"),
         _header(content, scope),
         element(
             "main", *(_section(*each, content) for each in _SECTIONS), _events(content), id="main"

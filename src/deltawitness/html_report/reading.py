@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.lists import rows_of_runs
@@ -12,7 +13,7 @@ from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
 from deltawitness.answers.trends.values import OverdueResult, RegressionResult
 from deltawitness.exceptions import LedgerLookupError
-from deltawitness.html_report.content import ReportContent, ReportScope, TableCount
+from deltawitness.html_report.content import FailedRun, ReportContent, ReportScope, TableCount
 from deltawitness.html_report.edge_columns import with_columns
 from deltawitness.html_report.sums import (
     INPUT_COLUMNS,
@@ -25,6 +26,7 @@ from deltawitness.html_report.sums import (
     read_edges,
     read_lanes,
     read_reasons,
+    read_run_tables,
     read_sums,
 )
 from deltawitness.ids_and_clock import now_ns
@@ -46,7 +48,11 @@ MAX_BARS = 2_000
 """Maximum number of operations for which the timeline has a bar for each."""
 
 MAX_RUNS = 200
+MAX_FAILURES = 10
 MAX_CONFLICTS = 50
+
+_SHOWN = 5
+"""Maximum number of failed operations of a run, and of commits that one collided with."""
 
 _COLUMNS = (
     *("event_time", "run_id", "write_id", "job", "operation", "cache_operation", "mode", "policy"),
@@ -99,6 +105,7 @@ def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
         statuses=statuses,
         dropped=dropped,
         runs=runs,
+        failures=_failures(ledger, runs),
         regressions=regressions,
         overdue=overdue,
         tables=sums.tables,
@@ -251,6 +258,33 @@ def _previous_run(
     )
 
 
+def _failures(ledger: LedgerListing, runs: Sequence[RunRow]) -> list[FailedRun]:
+    """Return the newest failed runs; not those that failed because of a child run."""
+    failed = sorted(
+        (each for each in runs if each.status in {"error", "abandoned"}),
+        key=lambda each: each.start_time or _NEVER,
+        reverse=True,
+    )[: 2 * MAX_FAILURES]
+    parents = {each.parent_run_id for each in failed}
+    ids = [each.run_id for each in failed]
+    if not ids:
+        return []
+    conditions = [is_in("run_id", ids), f"result = '{CacheResult.ERROR.value}'"]
+    operations = defaultdict[str | None, list[WriteRow]](list)
+    for row in _rows(ledger, conditions, MAX_FAILED):
+        operations[row.run_id].append(row)
+    tables = read_run_tables(ledger, ids)
+    found = [
+        FailedRun(each, tuple(operations[each.run_id][:_SHOWN]), tuple(tables.get(each.run_id, ())))
+        for each in failed
+        if each.run_id not in parents or operations[each.run_id]
+    ]
+    return found[:MAX_FAILURES]
+
+
+_NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
 def _conflicts(ledger: LedgerListing) -> list[WriteRow]:
     """Return the newest operations that committed after a retry, or failed because of another commit."""
     collided = f"(retries > 0 OR {is_in('error_type', _CONFLICTS)})"
@@ -278,14 +312,12 @@ def _rivals(
     for each in asked:
         rivals = tuple(other for other in others if _has_collided(each, other))
         if rivals and each.write_id:
-            found[each.write_id] = rivals[:_SHOWN_RIVALS]
+            found[each.write_id] = rivals[:_SHOWN]
     return found
 
 
 _LONGEST = dt.timedelta(hours=1)
 """Time before an operation in which the commits that collided with it have begun."""
-
-_SHOWN_RIVALS = 5
 
 
 def _span(each: WriteRow) -> tuple[dt.datetime, dt.datetime]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.html_report.content import ReportContent, TableCount
@@ -12,7 +12,7 @@ from deltawitness.html_report.markup import Markup, element, isolated, join
 from deltawitness.html_report.reading import MAX_CONFLICTS
 from deltawitness.html_report.sparkline import sparkline
 from deltawitness.html_report.sums import MAX_TABLES
-from deltawitness.html_report.tables import link_to_events, link_to_run, table
+from deltawitness.html_report.tables import link_to_events, link_to_run, links_to_tables, table
 from deltawitness.html_report.values import (
     duration,
     operation_name,
@@ -24,9 +24,6 @@ from deltawitness.locations import last_segment
 from deltawitness.report.format import count_of, number, rows, size, timestamp
 
 __all__ = ["cache", "conflicts", "errors", "runs", "scope_text", "tables"]
-
-MAX_LINKS = 30
-"""Maximum number of tables that are listed in a line."""
 
 _POINTS = 30
 """Number of writes in a small chart."""
@@ -203,19 +200,10 @@ def _affected(content: ReportContent) -> Markup:
     return element(
         "dl",
         element("dt", "Tables with errors"),
-        element("dd", *_links([(each.place, each.name) for each in failed])),
+        element("dd", links_to_tables([(each.place, each.name) for each in failed])),
         element("dt", "Made from them in this time"),
-        element("dd", *(_links(list(zip(found, shown, strict=True))) if found else ["no table"])),
+        element("dd", links_to_tables(list(zip(found, shown, strict=True)))),
     )
-
-
-def _links(named: Sequence[tuple[str, str]]) -> list[str]:
-    """Return links to the events of tables, separated by commas."""
-    parts: list[str] = []
-    for place, name in named[:MAX_LINKS]:
-        parts += [", "] if parts else []
-        parts.append(link_to_events("table", place, name))
-    return [*parts, ", ..."] if len(named) > MAX_LINKS else parts
 
 
 def conflicts(content: ReportContent) -> Markup:

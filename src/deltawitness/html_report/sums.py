@@ -12,6 +12,7 @@ from deltawitness.html_report.content import (
     ErrorCount,
     InputEdge,
     LaneCount,
+    RunTable,
     TableCount,
 )
 from deltawitness.ledger.tables.listing import LedgerListing, Row
@@ -32,6 +33,7 @@ __all__ = [
     "read_edges",
     "read_lanes",
     "read_reasons",
+    "read_run_tables",
     "read_sums",
 ]
 
@@ -238,6 +240,30 @@ def read_lanes(ledger: LedgerListing, sums: OperationSums) -> list[LaneCount]:
     ]
 
 
+def read_run_tables(ledger: LedgerListing, run_ids: Sequence[str]) -> dict[str, list[RunTable]]:
+    """Return the tables that runs have committed to, or have tried to, by id of the run.
+
+    Args:
+        ledger: the ledger, with the stored operations.
+        run_ids: the runs.
+    """
+    if not run_ids:
+        return {}
+    rows = ledger.query(
+        f"SELECT run_id, {_PLACE} AS place, max(table_name) AS name, min(version) AS first_version,"  # noqa: S608 - quoted
+        f" max(version) AS last_version FROM {OPERATIONS} WHERE {is_in('run_id', run_ids)}"
+        f" AND {_PLACE} IS NOT NULL AND (version IS NOT NULL OR result = {_ERROR})"
+        f" AND coalesce(result, '') NOT IN ({_HIT}, {_MISS})"
+        f" GROUP BY run_id, {_PLACE} ORDER BY min(event_time)"
+    )
+    found: dict[str, list[RunTable]] = {}
+    for row in rows:
+        name = row["name"] or last_segment(row["place"]) or row["place"]
+        table = RunTable(row["place"], name, row["first_version"], row["last_version"])
+        found.setdefault(row["run_id"], []).append(table)
+    return found
+
+
 def read_edges(ledger: LedgerListing) -> list[InputEdge]:
     """Return which table was made from which; without a plan, the tables that the run had read before.
 
@@ -267,12 +293,12 @@ def _edges(ledger: LedgerListing) -> Iterator[InputEdge]:
     )
     for row in rows:
         yield InputEdge(
-            row["source"],
-            row["source_version"],
-            row["target"],
-            row["version"],
-            row["count"],
-            row["is_inferred"],
-            row["write_id"],
-            in_utc(row["time"]),
+            source=row["source"],
+            source_version=row["source_version"],
+            target=row["target"],
+            target_version=row["version"],
+            is_inferred=row["is_inferred"],
+            count=row["count"],
+            write_id=row["write_id"],
+            time=in_utc(row["time"]),
         )

@@ -7,7 +7,10 @@ from urllib.parse import quote
 
 from deltawitness.html_report.markup import Markup, element, isolated, visible
 
-__all__ = ["link_to_events", "link_to_run", "scrolled", "table"]
+__all__ = ["link_to_events", "link_to_run", "links_to_tables", "scrolled", "table"]
+
+MAX_LINKS = 30
+"""Maximum number of tables that are listed in a line."""
 
 _ID_CHARACTERS = 13
 
@@ -90,6 +93,19 @@ def link_to_events(name: str, value: str, text: str) -> Markup:
         text: the text of the link.
     """
     return element("a", isolated(text), href=f"#{name}={_quoted(value)}", title=visible(value))
+
+
+def links_to_tables(named: Sequence[tuple[str, str]]) -> Markup:
+    """Return links to the events of tables, separated by commas.
+
+    Args:
+        named: the location and the shown text of each table.
+    """
+    if not named:
+        return Markup("no table")
+    links = [link_to_events("table", place, text) for place, text in named[:MAX_LINKS]]
+    more = f", {len(named) - MAX_LINKS:,} more" if len(named) > MAX_LINKS else ""
+    return Markup(", ".join(links) + more)
 
 
 def _quoted(text: str) -> str:

@@ -24,7 +24,6 @@ from deltawitness.commit.outcome import (
     search_commits,
     with_zeros,
 )
-from deltawitness.commit.reader import parse_commit
 from deltawitness.commit.restored import restored_version, version_restored_by_time
 from deltawitness.events import (
     CommitMetrics,
@@ -62,6 +61,8 @@ def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
     """
     outcome = guarded_value("commit", lambda: _outcome(write, tail), None)
     event = _event(write, _minimal_outcome(write) if outcome is None else outcome)
+    if write.intent.operation is not Operation.RESTORE:
+        return event
     return guarded_value("commit", lambda: _with_restored(write, event), event)
 
 
@@ -209,13 +210,11 @@ def _failed(write: InFlightWrite, failure: Failed, tail: int) -> Failed:
 
 
 def _with_restored(write: InFlightWrite, event: WriteEvent) -> WriteEvent:
-    """Return the event of a RESTORE with the restored version as its input; any other unchanged."""
+    """Return the event of a RESTORE with the restored version as its input; unchanged if it is not known."""
     outcome, location, identity = event.outcome, write.location, event.table_id
-    if event.intent.operation is not Operation.RESTORE or location is None or identity is None:
-        return event
     versions = outcome.versions if isinstance(outcome, Committed | Failed) else ()
     version = _restored(write, versions[-1]) if versions else None
-    if version is None:
+    if version is None or location is None or identity is None:
         return event
     restored = InputVersion(identity, version, location)
     return replace(event, intent=replace(event.intent, inputs=(restored,)))
@@ -223,17 +222,16 @@ def _with_restored(write: InFlightWrite, event: WriteEvent) -> WriteEvent:
 
 def _restored(write: InFlightWrite, version: int) -> int | None:
     """Return the version that a RESTORE has restored; None where the log does not say."""
-    log = _log(write)
-    content = None if write.commit is None else write.commit.content
-    if write.commit is None or write.commit.version != version:
+    log, own = _log(write), write.commit
+    if own is None or own.version != version:
         content = None if log is None else log.read(version)
-    if content is None:
+        own = None if content is None else RawCommit(version, content)
+    if own is None:
         return None
-    commit = parse_commit(version, content)
-    found = restored_version(commit)
+    found = restored_version(own.info())
     if found is not None or log is None:
         return found
-    return version_restored_by_time(commit, log)
+    return version_restored_by_time(own.info(), log)
 
 
 def _own_commits(write: InFlightWrite, tail: int) -> list[RawCommit]:

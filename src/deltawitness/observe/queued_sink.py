@@ -19,7 +19,7 @@ from deltawitness.locations import strip_credentials
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
 
-__all__ = ["QueuedSink", "SinkCounts", "located_event"]
+__all__ = ["QueuedSink", "RefusedEventError", "SinkCounts", "located_event"]
 
 _log = logging.getLogger("deltawitness")
 
@@ -28,6 +28,10 @@ PAUSE = 5.0
 
 HANGING = 60.0
 """Seconds after which an attempt to send is abandoned."""
+
+
+class RefusedEventError(Exception):
+    """The receiver refuses this write, and may accept others: no pause follows."""
 
 
 class SinkCounts:
@@ -95,6 +99,7 @@ class QueuedSink(ABC):
         """Send a write.
 
         Raises:
+            RefusedEventError: it was not sent, and others may be; it is counted as dropped.
             Exception: it was not sent; it is counted as dropped.
         """
 
@@ -139,6 +144,9 @@ class QueuedSink(ABC):
         counts = self.counts
         try:
             self.send(event)
+        except RefusedEventError as error:
+            self._drop(1)
+            report(self.component, error)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             self._paused_until = time.monotonic() + PAUSE
             self._drop(1)

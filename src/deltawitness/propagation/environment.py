@@ -38,12 +38,16 @@ SITE_DIRECTORIES = "PYTHONPATH"
 """Variable by which `deltawitness run` activates Python processes, together with `Env.ACTIVATE`."""
 
 
+_NOT_FOR_WORKERS = {Env.REPLACED_PID, Env.NOTIFY_URL, Env.NOTIFY_SECRET}
+
+
 def run_environment() -> dict[str, str]:
     """Return the environment variables that make a worker's writes belong to the current run.
 
-    The variables contain the run, the cache context and the trace, and every variable of deltawitness
-    that is set in this process: settings too, so treat them as secret. Under `deltawitness run` they
-    also activate observation in the worker, if its Python has this package. Child processes of
+    The variables contain the run, the cache context and the trace, and the variables of deltawitness
+    that are set in this process, except those of `deltawitness notify`: settings too, so treat them as
+    secret. Under `deltawitness run` they also activate observation in the worker, if its Python has this
+    package. Child processes of
     `subprocess`, `multiprocessing` and `os` get the variables automatically. Set them for workers that
     are started in other ways, such as those of a cluster.
 
@@ -52,7 +56,7 @@ def run_environment() -> dict[str, str]:
     ...     run_environment()["DELTAWITNESS_RUN_ID"]
     'r-1'
     """
-    names = (name for name in Env if name in os.environ and name != Env.REPLACED_PID)
+    names = (name for name in Env if name in os.environ and name not in _NOT_FOR_WORKERS)
     variables = {name.value: os.environ[name] for name in names}
     if Env.ACTIVATE in variables and SITE_DIRECTORIES in os.environ:
         variables[SITE_DIRECTORIES] = os.environ[SITE_DIRECTORIES]

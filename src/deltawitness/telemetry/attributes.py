@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import NewType, TypeAlias
 
 from deltawitness.error_types import error_text_of, is_programs_own
@@ -162,7 +163,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
             CICD_PIPELINE_NAME: event.run.job,
             CICD_PIPELINE_RUN_ID: event.run.origin.run_id or event.run.run_id,
         }
-        | origin_attributes(event.run.origin)
+        | _origin_attributes(event.run.origin)
         | {name: value for name, value in optional.items() if value is not None}
         | _outcome_attributes(event)
     )
@@ -186,6 +187,10 @@ def origin_attributes(origin: RunOrigin) -> dict[str, AttributeValue]:
         K8S_POD_NAME: origin.pod,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+_origin_attributes = lru_cache(maxsize=64)(origin_attributes)
+"""The attributes of an origin, not to be changed: each write of a run has the same."""
 
 
 def _image_parts(image: str) -> tuple[str, str]:

@@ -250,13 +250,8 @@ class MetricSink:
         intent, outcome = event.intent, event.outcome
         seconds = event.duration_ns / _NANOSECONDS
         error_type = outcome.error_type.value if isinstance(outcome, Failed) else None
-        attributes = {
-            DB_SYSTEM_NAME: system_of(intent.operation),
-            DB_OPERATION_NAME: intent.operation.value,
-        }
-        if error_type is not None:
-            attributes[ERROR_TYPE] = error_type
-        _record(self._duration, seconds, BoundedAttributes(attributes), context)
+        attributes = _operation_attributes(intent.operation, error_type)
+        _record(self._duration, seconds, attributes, context)
         self._cache.record(
             seconds,
             policy=intent.policy,
@@ -309,11 +304,28 @@ class MetricSink:
         ]
         for counter, count, change in changes:
             if count:
-                attributes = BoundedAttributes({DB_OPERATION_NAME: operation, DELTA_CHANGE: change})
-                _add(counter, count, attributes, context)
+                _add(counter, count, _change_attributes(operation, change), context)
         if values.retries:
             attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
             _add(self._retries, values.retries, attributes, context)
+
+
+@lru_cache(maxsize=256)
+def _change_attributes(operation: str, change: str) -> BoundedAttributes:
+    """Return the attributes of a count of a commit; both values are from closed sets."""
+    return BoundedAttributes({DB_OPERATION_NAME: operation, DELTA_CHANGE: change})
+
+
+@lru_cache(maxsize=256)
+def _operation_attributes(operation: Operation, error_type: str | None) -> BoundedAttributes:
+    """Return the attributes of the duration of a write; both values are from closed sets."""
+    attributes = {
+        DB_SYSTEM_NAME: system_of(operation),
+        DB_OPERATION_NAME: operation.value,
+    }
+    if error_type is not None:
+        attributes[ERROR_TYPE] = error_type
+    return BoundedAttributes(attributes)
 
 
 class InternalCounters:

@@ -87,7 +87,7 @@ class ProgressLine:
 def erase_progress_line() -> None:
     """Erase the line of the `deltawitness run` above this process, if it is drawn on this terminal.
 
-    It never waits for the terminal: output that the user has stopped stays as it is.
+    It never waits for the terminal, for example while the user has stopped its output.
     """
     _, _, lock = os.environ.get(Env.SUPERVISOR, "").partition(":")
     if not lock or sys.platform == "win32":

@@ -28,7 +28,7 @@ from deltawitness.run import suppressed
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Transaction
 
 __all__ = ["RELEASES", "Release", "ReleasedTable", "append_drop", "append_release", "read_releases"]
 
@@ -178,9 +178,7 @@ def append_release(root: LedgerRoot, release: Release) -> None:
 
 
 def _append(root: LedgerRoot, release: Release) -> None:
-    from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
-
-    from deltawitness.ledger.tables.arrow import rows_from  # noqa: PLC0415 - heavy
+    from deltalake import Transaction  # noqa: PLC0415 - heavy
 
     opened = root.open_or_create(RELEASES)
     app_id = f"{_APP_ID_PREFIX}{release.name}"
@@ -190,14 +188,22 @@ def _append(root: LedgerRoot, release: Release) -> None:
         if not _releases_in(opened, release.name):
             msg = f"release {release.name} was dropped, and a name is created once"
         raise ReleaseError(msg)
+    _append_rows(opened, _rows(release), [Transaction(app_id, 1, now_ns() // 1_000_000)])
+
+
+def _append_rows(
+    opened: DeltaTable, rows: list[dict[str, Any]], transactions: Sequence[Transaction] = ()
+) -> None:
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy
+
+    from deltawitness.ledger.tables.arrow import rows_from  # noqa: PLC0415 - heavy
+
     write_deltalake(
         opened,
-        rows_from(RELEASES, _rows(release)),
+        rows_from(RELEASES, rows),
         mode="append",
         schema_mode="merge",
-        commit_properties=commit_properties(
-            CacheOperation.WRITE, [Transaction(app_id, 1, now_ns() // 1_000_000)]
-        ),
+        commit_properties=commit_properties(CacheOperation.WRITE, transactions),
     )
 
 
@@ -215,10 +221,6 @@ def append_drop(root: LedgerRoot, name: str) -> None:
         OSError: the storage cannot be read or written.
         DeltaError: the table is damaged.
     """
-    from deltalake import write_deltalake  # noqa: PLC0415 - heavy
-
-    from deltawitness.ledger.tables.arrow import rows_from  # noqa: PLC0415 - heavy
-
     row = {
         "created_time": now_ns() // 1000,
         "release": name,
@@ -226,13 +228,7 @@ def append_drop(root: LedgerRoot, name: str) -> None:
         "witness_version": WITNESS_VERSION,
     }
     with suppressed(), outside_block():
-        write_deltalake(
-            root.open_or_create(RELEASES),
-            rows_from(RELEASES, [row]),
-            mode="append",
-            schema_mode="merge",
-            commit_properties=commit_properties(CacheOperation.WRITE),
-        )
+        _append_rows(root.open_or_create(RELEASES), [row])
 
 
 def _rows(release: Release) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Alerts to a webhook: jobs that are newly broken, tables that are overdue, and what has recovered."""
