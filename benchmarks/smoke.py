@@ -8,7 +8,8 @@ instructions and the calls of C functions on the thread of a write, and the byte
 one C function shows in the fourth only: the CPU time of that thread outside of the engine, in turns and in
 random order, where the lower quartiles are compared.
 
-It exits with 1 if a figure is above its limit, and passes where there is nothing to compare with.
+It exits with 1 if a figure is above its limit, with 2 if nothing can be measured, and passes where there is
+nothing to compare with.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from revisions import sources_of
 
 REPOSITORY = Path(__file__).parents[1]
+BASE = "base"
+PARENT = "HEAD~1"
 WORKER = Path(__file__).with_name("smoke_worker.py")
 
 CASES = {
@@ -86,6 +89,10 @@ class WorkerError(Exception):
     """The process of a case could not do its work."""
 
 
+class BaseError(WorkerError):
+    """The sources of the base could not do the work of a case."""
+
+
 class TimeUpError(Exception):
     """The process of a case was killed at the end of the time."""
 
@@ -106,9 +113,10 @@ class Limits:
 class Worker:
     """The process of a case with one set of sources, which is killed at `end`."""
 
-    def __init__(self, process: subprocess.Popen[str], end: float) -> None:
+    def __init__(self, process: subprocess.Popen[str], end: float, *, is_base: bool) -> None:
         self._process = process
         self._end = end
+        self._is_base = is_base
 
     def ask(self, request: str) -> dict[str, Any]:
         """Send a line, and return the answer."""
@@ -122,7 +130,8 @@ class Worker:
             raise TimeUpError
         answer: dict[str, Any] = json.loads(line) if line else {"error": "the process died"}
         if "error" in answer:
-            raise WorkerError(answer["error"])
+            error = BaseError if self._is_base else WorkerError
+            raise error(answer["error"])
         return answer
 
 
@@ -146,7 +155,7 @@ def worker(sources: Path, work: dict[str, str], end: float) -> Iterator[Worker]:
     )
     killer = threading.Timer(max(0.0, end - time.monotonic()), process.kill)
     killer.start()
-    running = Worker(process, end)
+    running = Worker(process, end, is_base=sources.parent.name == BASE)
     try:
         assert process.stdin is not None
         process.stdin.write(json.dumps({**work, "sources": str(sources)}) + "\n")
@@ -205,6 +214,12 @@ def commit_of(git: str, *arguments: str) -> str | None:
     return None if found.returncode else found.stdout.strip()
 
 
+def fail(reason: str) -> NoReturn:
+    """End the program with 2, because nothing can be measured."""
+    print(f"bench-smoke: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
 def accepted_limit() -> float:
     """Return the limit of the exact figures: that of the trailer of HEAD, if it has one."""
     git = shutil.which("git")
@@ -213,7 +228,7 @@ def accepted_limit() -> float:
     try:
         return float(text) if text else LIMIT
     except ValueError:
-        sys.exit(f"bench-smoke: the trailer {TRAILER} of HEAD is not a number: {text!r}")
+        fail(f"the trailer {TRAILER} of HEAD is not a number: {text!r}")
 
 
 def base_revision(base: str, branch: str | None, *, always: bool) -> str | None:
@@ -227,6 +242,8 @@ def base_revision(base: str, branch: str | None, *, always: bool) -> str | None:
     else:
         revision = commit_of(git, "merge-base", "HEAD", branch)
     if revision is None:
+        if branch is None and base != PARENT:
+            fail(f"--base: no commit {base}")
         name = base if branch is None else f"merge base with {branch}"
         print(
             f"bench-smoke: no {name} here (a shallow clone, or the first commit): nothing to compare with"
@@ -249,7 +266,7 @@ def compared(revision: str, limits: tuple[float, float], wanted: str) -> list[Fi
     cases = [case for case in CASES if wanted in case]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         place = Path(folder)
-        sources = {"base": sources_of(revision, place / "sources"), "present": REPOSITORY / "src"}
+        sources = {BASE: sources_of(revision, place / BASE), "present": REPOSITORY / "src"}
         for number, case in enumerate(cases):
             share = (began + SECONDS - time.monotonic()) / (len(cases) - number)
             until = time.monotonic() + share
@@ -257,6 +274,9 @@ def compared(revision: str, limits: tuple[float, float], wanted: str) -> list[Fi
                 found = measure(
                     case, sources, place / str(number), Limits(*limits, until, began + END)
                 )
+            except BaseError as error:
+                print(f"bench-smoke: {case}: the base cannot be measured: {error}")
+                continue
             except TimeUpError:
                 print(f"bench-smoke: {END:.0f} s are over: not measured from here: {case}")
                 break
@@ -273,7 +293,7 @@ def compared(revision: str, limits: tuple[float, float], wanted: str) -> list[Fi
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--base", default="HEAD~1", help="revision to compare with (default: HEAD~1)"
+        "--base", default=PARENT, help=f"revision to compare with (default: {PARENT})"
     )
     parser.add_argument(
         "--merge-base", metavar="BRANCH", help="compare with the merge base of HEAD and a branch"
@@ -291,6 +311,8 @@ def main() -> int:
     )
     parser.add_argument("--case", default="", help="only the cases whose name has this text in it")
     arguments = parser.parse_args()
+    if not any(arguments.case in case for case in CASES):
+        parser.error(f"--case: no case has {arguments.case!r} in its name")
     revision = base_revision(arguments.base, arguments.merge_base, always=arguments.always)
     if revision is None:
         return 0
@@ -298,8 +320,7 @@ def main() -> int:
         limit = arguments.limit or accepted_limit()
         figures = compared(revision, (limit, arguments.cpu_limit), arguments.case)
     except WorkerError as error:
-        print(f"bench-smoke: cannot be measured: {error}", file=sys.stderr)
-        return 2
+        fail(f"cannot be measured: {error}")
     failed = [each for each in figures if each.is_regression]
     for each in failed:
         print(

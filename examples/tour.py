@@ -43,7 +43,9 @@ LINES = (
 """The commands. The name in braces is the id of the run that failed."""
 
 SIZE = re.compile(r"\(\d+ KiB\)")
-LATE = re.compile(r", \d+ late tables?")  # on a slow machine, the time between two months is unusual
+LATE = re.compile(
+    r", \d+ late tables?"
+)  # on a slow machine, the time between two months is unusual
 PROGRAMS = ("monthly.py", "lakehouse.py")
 
 

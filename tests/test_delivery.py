@@ -18,6 +18,10 @@ class Notes:
         self.drops = []
 
 
+STALL_S = 0.5
+"""Timeout of a step that hangs: a loaded machine must run the other steps within it."""
+
+
 def delivery(*steps, notes=None, busy=lambda: False, interval=0.001, capacity=1000, timeout=5.0):
     notes = notes or Notes()
     return Delivery(
@@ -64,6 +68,7 @@ def test_a_step_that_raises_is_reported_and_skipped():
     assert notes.errors == [("bad", "ValueError"), ("bad", "ValueError")]
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_abandoned_and_the_others_continue():
     """A hang is reported once; the item continues with the next step."""
     notes, seen, release = Notes(), [], threading.Event()
@@ -71,7 +76,7 @@ def test_a_step_that_hangs_is_abandoned_and_the_others_continue():
         Step("stuck", lambda _: release.wait(60)),
         Step("good", seen.append),
         notes=notes,
-        timeout=0.05,
+        timeout=STALL_S,
     )
     box.submit(1)
     assert box.flush(30)
@@ -83,6 +88,7 @@ def test_a_step_that_hangs_is_abandoned_and_the_others_continue():
     assert notes.drops == ["stuck"]
 
 
+@pytest.mark.slow
 def test_a_vital_step_that_hangs_is_tried_again_with_the_next_item():
     """A vital step is skipped for the one item only."""
     notes, seen, release = Notes(), [], threading.Event()
@@ -92,7 +98,7 @@ def test_a_vital_step_that_hangs_is_tried_again_with_the_next_item():
             release.wait(60)
         seen.append(item)
 
-    box = delivery(Step("commit", stuck_at_first, vital=True), notes=notes, timeout=0.05)
+    box = delivery(Step("commit", stuck_at_first, vital=True), notes=notes, timeout=STALL_S)
     box.submit(1)
     box.submit(2)
     assert box.flush(30)
@@ -211,6 +217,7 @@ def test_a_forked_child_delivers_its_own_items_and_not_the_parents():
     assert seen == ["warm-up", "waits"]
 
 
+@pytest.mark.slow
 def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
     """Items that it missed are counted; it gets the later ones."""
     stall, stalled, seen, dropped = threading.Event(), threading.Event(), [], []
@@ -225,23 +232,23 @@ def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
         [Step("sink", act)],
         interval=0.001,
         capacity=100,
-        step_timeout=0.05,
+        step_timeout=STALL_S,
         is_busy=lambda: False,
         on_error=lambda component, error: None,
         on_drop=dropped.append,
     )
     hanging = set(threading.enumerate())
     working.submit(0)
-    assert stalled.wait(5)
+    assert stalled.wait(60)
     hanging = set(threading.enumerate()) - hanging
     working.submit(1)
-    assert working.flush(5)
+    assert working.flush(60)
     assert dropped == ["sink"]
     stall.set()
     for thread in hanging:
-        thread.join(5)
+        thread.join(60)
     working.submit(2)
-    assert working.flush(5)
+    assert working.flush(60)
     assert seen == [0, 2]
     working.close(5)
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent import futures
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,23 @@ import grpc
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "collector"
 BUILT = FILES / "_build"
-UP, OTLP, PROMETHEUS, SINK = 13133, "http://127.0.0.1:4318", "http://127.0.0.1:9090", 14317
 PREFIX = "DELTAWITNESS_COLLECTOR_"
+DEFAULT_PORTS = {
+    "GRPC": 4317,
+    "HTTP": 4318,
+    "DELTAS": 4323,
+    "PROMETHEUS": 8889,
+    "SUMS": 8890,
+    "SELF": 8888,
+    "HEALTH": 13133,
+    "BACKEND": 14317,
+    "SERVER": 9090,
+}
+"""The ports of the Collector's configuration by the names of its variables; SERVER is Prometheus's."""
+
+EVERY_S = 10.0
+"""Seconds between two prints."""
+
 SHOWN = (
     "Operations",
     "Rows",
@@ -115,11 +132,29 @@ def page(url: str) -> str:
         return ""
 
 
-def values(expression: str) -> dict[str, float]:
+def free_ports() -> dict[str, int]:
+    """Return ports of loopback that are free now: they are bound at the same time, then closed."""
+    with ExitStack() as bound:
+        found = {}
+        for name in DEFAULT_PORTS:
+            one = bound.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            found[name] = one.getsockname()[1]
+    return found
+
+
+def endpoints(ports: dict[str, int]) -> dict[str, str]:
+    """Return the variables of the Collector that set its ports."""
+    names = ("GRPC", "HTTP", "DELTAS", "PROMETHEUS", "SUMS", "HEALTH", "BACKEND")
+    found = {f"{PREFIX}{name}_ENDPOINT": f"127.0.0.1:{ports[name]}" for name in names}
+    return {**found, f"{PREFIX}SELF_HOST": "127.0.0.1", f"{PREFIX}SELF_PORT": str(ports["SELF"])}
+
+
+def values(server: str, expression: str) -> dict[str, float]:
     """Return the values of a panel's query over the last hour."""
     query = expression.replace("$__interval", "1h").replace("$__range", "1h")
     query = urllib.parse.urlencode({"query": query.replace("$service", ".*")})
-    answer = page(f"{PROMETHEUS}/api/v1/query?{query}")
+    answer = page(f"{server}/api/v1/query?{query}")
     found: list[dict[str, Any]] = json.loads(answer)["data"]["result"] if answer else []
     return {
         next(iter(one["metric"].values()), "all"): float(one["value"][1])
@@ -128,19 +163,22 @@ def values(expression: str) -> dict[str, float]:
     }
 
 
-def print_panels() -> None:
+def print_panels(server: str) -> None:
     """Print the values of the panels."""
     read = json.loads((FILES / "dashboards/delta-writes.json").read_text())
     for panel in read["panels"]:
         if panel["title"] in SHOWN:
-            found = sorted(values(panel["targets"][0]["expr"]).items(), key=lambda one: -one[1])
+            found = sorted(
+                values(server, panel["targets"][0]["expr"]).items(), key=lambda one: -one[1]
+            )
             text = ", ".join(f"{name} {value:,.6g}" for name, value in found) or "nothing yet"
             print(f"{panel['title']:<34}{text}", flush=True)
     print(flush=True)
 
 
-def start_all(processes: Processes, folder: Path, jobs: int) -> None:
+def start_all(processes: Processes, folder: Path, ports: dict[str, int], jobs: int) -> None:
     """Start the Collector, Prometheus, and a load of some short jobs."""
+    targets = [f"127.0.0.1:{ports[name]}" for name in ("PROMETHEUS", "SUMS", "SELF")]
     config = {
         "global": {"scrape_interval": "5s", "evaluation_interval": "15s"},
         "rule_files": [str(FILES / "alerts/deltawitness.rules.yaml")],
@@ -148,9 +186,7 @@ def start_all(processes: Processes, folder: Path, jobs: int) -> None:
             {
                 "job_name": "collector",
                 "honor_labels": True,
-                "static_configs": [
-                    {"targets": ["127.0.0.1:8889", "127.0.0.1:8890", "127.0.0.1:8888"]}
-                ],
+                "static_configs": [{"targets": targets}],
             }
         ],
     }
@@ -161,7 +197,11 @@ def start_all(processes: Processes, folder: Path, jobs: int) -> None:
     processes.start(
         "collector",
         [otelcol, f"--config={FILES / 'config.yaml'}"],
-        {f"{PREFIX}QUEUE_DIR": str(folder / "queue"), f"{PREFIX}BACKEND_INSECURE": "true"},
+        {
+            **endpoints(ports),
+            f"{PREFIX}QUEUE_DIR": str(folder / "queue"),
+            f"{PREFIX}BACKEND_INSECURE": "true",
+        },
     )
     processes.start(
         "prometheus",
@@ -169,16 +209,18 @@ def start_all(processes: Processes, folder: Path, jobs: int) -> None:
             server,
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
-            "--web.listen-address=127.0.0.1:9090",
+            f"--web.listen-address=127.0.0.1:{ports['SERVER']}",
         ],
         {},
     )
     tick = threading.Event()
-    while not ("available" in page(f"http://127.0.0.1:{UP}/") and page(f"{PROMETHEUS}/-/ready")):
+    health, server = (f"http://127.0.0.1:{ports[name]}" for name in ("HEALTH", "SERVER"))
+    while not ("available" in page(f"{health}/") and page(f"{server}/-/ready")):
         processes.check()
         tick.wait(0.2)
     if jobs:
-        load = [sys.executable, str(ROOT / "tests/programs/batch_jobs.py"), OTLP]
+        load = [sys.executable, str(ROOT / "tests/programs/batch_jobs.py")]
+        load += [f"http://127.0.0.1:{ports['HTTP']}"]
         load += [str(folder / "tables"), f"--jobs={jobs}", "--parallel=1", "--seconds=2"]
         processes.start(
             "load", load, {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
@@ -191,7 +233,10 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=10_000, help="short jobs of the load; 0 for none"
     )
+    parser.add_argument("--free-ports", action="store_true", help="not the default ports")
     options = parser.parse_args()
+    ports = free_ports() if options.free_ports else DEFAULT_PORTS
+    server = f"http://127.0.0.1:{ports['SERVER']}"
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -199,13 +244,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="deltawitness-stack-") as name:
         processes = Processes(Path(name))
         try:
-            sink.add_insecure_port(f"127.0.0.1:{SINK}")
+            sink.add_insecure_port(f"127.0.0.1:{ports['BACKEND']}")
             sink.start()
-            start_all(processes, Path(name), options.jobs)
-            print(f"Prometheus: {PROMETHEUS}   OTLP: {OTLP}   logs: {name}   Ctrl-C ends all")
-            while not ended.wait(10):
+            start_all(processes, Path(name), ports, options.jobs)
+            otlp = f"http://127.0.0.1:{ports['HTTP']}"
+            print(
+                f"Prometheus: {server}   OTLP: {otlp}   logs: {name}   Ctrl-C ends all", flush=True
+            )
+            while not ended.wait(EVERY_S):
                 processes.check()
-                print_panels()
+                print_panels(server)
         except (StackError, RuntimeError) as error:
             sys.exit(f"stack: {error}")
         finally:

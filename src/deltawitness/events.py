@@ -73,7 +73,7 @@ class WriteIntent:
         schema_hash: hash of the written schema (:func:`deltawitness.hashing.schema_hash`).
         plan_hash: hash of the plan that produces the rows, literals included.
         plan_shape_hash: hash of the same plan without literals.
-        inputs: the Delta tables that the plan of the write reads.
+        inputs: the Delta tables that the plan of the write reads; of a finished RESTORE, the restored version.
         run_inputs: for a write without a plan, the Delta tables that its run had read before. The
             write was not necessarily made from all of them.
         message: why the write is made, of an enclosing :func:`deltawitness.cache_context`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import json
 import os
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from deltawitness.answers.live.values import LiveWrite, RunningWrite
+from deltawitness.report.live import live_line
 from helpers.ledger_commands import invoke, json_of
 from helpers.new_processes import start_process
 from helpers.terminal_commands import environment
@@ -125,3 +128,21 @@ def test_once(tmp_path):
     assert done.stdout.startswith("no process writes to this ledger on this machine\n")
     assert json_of("live", "--once", "--root", tmp_path / "none")["writes"] == []
     assert invoke("live", "--for", "soon").exit_code == 2
+
+
+def test_names_are_cut_and_have_no_control_characters():
+    """A name of 10 kB, or one that moves the cursor, is a short text; an interrupted write says so."""
+    time = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    names = {
+        "table": "\x1b[2J" + "z" * 10_000,
+        "job": "a\nb",
+        "operation": "WRITE",
+        "mode": "append",
+    }
+    lost = live_line(RunningWrite(write_id="w", started_at=time, **names))
+    assert lost.endswith("  WRITE append  interrupted: its process has ended")
+    failed = LiveWrite(write_id="w", time=time, error_type="timeout", landed="unknown", **names)
+    for line in (lost, live_line(failed)):
+        assert line.isprintable()
+        assert len(line) < 200
+    assert "finished: timeout  landed unknown" in live_line(failed)

@@ -90,7 +90,7 @@ class Jobs:
 
 
 def scraped_all(server, jobs):
-    """Tell whether every row and operation of the jobs that have ended is in Prometheus."""
+    """Return whether every row and operation of the jobs that have ended is in Prometheus."""
     shown, wanted = panels(), jobs.sums("delta.commit.rows", "delta.change")
     operations = jobs.sums("db.client.operation.duration", "db.operation.name")
     now = {name: server.values(filled(shown[name], "1h"), label) for name, label in (

@@ -6,10 +6,13 @@ import contextvars
 import threading
 from collections import Counter
 
+import grpc
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
@@ -18,7 +21,12 @@ from opentelemetry.trace import StatusCode
 
 import deltawitness
 from deltawitness.instrumentation import DeltaLakeInstrumentor
-from deltawitness.semconv import DB_OPERATION_NAME, RUN_FAILED_WRITES, RUN_SLOWEST_WRITE
+from deltawitness.semconv import (
+    DB_OPERATION_NAME,
+    FORCE_SAMPLE,
+    RUN_FAILED_WRITES,
+    RUN_SLOWEST_WRITE,
+)
 from helpers.collector_parts import until
 
 SLOW_S = 0.2
@@ -142,3 +150,48 @@ def test_failed_and_slow_writes_after_the_decision_are_kept_and_fast_ones_are_no
         f"runs longer than the wait: {len(received)} of {len(spans)} spans kept: each failed or slow"
         " write and its run, and all of a short run that failed"
     )
+
+
+VALUES = (
+    {"string_value": "5"},
+    {"string_value": ""},
+    {"int_value": 5},
+    {"int_value": -5},
+    {"double_value": 5.5},
+    {"double_value": float("nan")},
+    {"bool_value": True},
+    {"bytes_value": b"5"},
+    {"array_value": {"values": [{"int_value": 5}]}},
+    {"kvlist_value": {}},
+    {},
+)
+TIMES = ((1, 10**9), (10**9, 1), (0, 2**63 + 5), (0, 0))
+
+
+@pytest.mark.slow
+def test_each_span_comes_exactly_once_with_attributes_of_any_type(collector, backend):
+    """A foreign program may set the attributes that the filters read to anything."""
+    keys = (RUN_FAILED_WRITES, RUN_SLOWEST_WRITE, FORCE_SAMPLE, DB_OPERATION_NAME)
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for key in keys:
+        for value in VALUES:
+            for start, end in TIMES:
+                number = len(spans) + 1
+                span = spans.add(name="a span", start_time_unix_nano=start, end_time_unix_nano=end)
+                span.trace_id = number.to_bytes(16, "big")
+                span.span_id = number.to_bytes(8, "big")
+                span.attributes.add(key=key, value=value)
+    one = collector(
+        "config.yaml",
+        BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
+        BASELINE_PERCENT="100",
+        DECISION_WAIT="1s",
+        DECISION_WAIT_AFTER_ROOT="1s",
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
+        TraceServiceStub(channel).Export(request)
+    until(lambda: len(backend.spans()) >= len(spans), "every span")
+    one.stop()
+    received = Counter(int.from_bytes(span.span_id, "big") for span in backend.spans())
+    assert received == dict.fromkeys(range(1, len(spans) + 1), 1)

@@ -42,7 +42,7 @@ def over_http(one, saids):
                 data=request.SerializeToString(),
                 headers={"Content-Type": "application/x-protobuf"},
             ),
-            timeout=10,
+            timeout=60,
         ).close()
 
 

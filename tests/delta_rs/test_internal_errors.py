@@ -107,7 +107,7 @@ def test_a_sink_that_hangs_leaves_the_write_alone(table):
     seen, release = [], threading.Event()
     instrumentor = DeltaLakeInstrumentor()
     instrumentor.instrument(
-        sinks=[lambda _: release.wait(60), seen.append], settings=Settings(sink_timeout=0.1)
+        sinks=[lambda _: release.wait(60), seen.append], settings=Settings(sink_timeout=0.5)
     )
     write_deltalake(table, rows(4), mode="append")
     write_deltalake(table, rows(5), mode="append")

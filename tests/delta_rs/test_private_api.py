@@ -8,6 +8,7 @@ from deltalake._internal import RawDeltaTable
 
 from deltawitness.commit.private_api import (
     modified_at,
+    modified_ms_of,
     read_file,
     remote_store,
     sized_store,
@@ -88,4 +89,9 @@ def test_a_file_of_a_table_has_a_modification_time(tmp_path):
     write_deltalake(tmp_path, DATA)
     path = "_delta_log/00000000000000000000.json"
     found = modified_at(DeltaTable(tmp_path), path)
-    assert abs(found.timestamp() - (tmp_path / path).stat().st_mtime) < 1
+    written = (tmp_path / path).stat()
+    assert abs(found.timestamp() - written.st_mtime) < 1
+    stores = remote_store(str(tmp_path), None, ()), store_of(DeltaTable(tmp_path)._table, [path])
+    for store in stores:
+        assert modified_ms_of(store, path) == written.st_mtime_ns // 1_000_000
+        assert modified_ms_of(store, "_delta_log/00000000000000000009.json") is None

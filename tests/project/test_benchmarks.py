@@ -34,10 +34,10 @@ def test_the_plot_is_that_of_the_history(benchmark):
 
 def test_each_line_of_the_history_names_its_commit_machine_and_control(benchmark):
     for line in benchmark("record").history():
-        assert {"date", "commit", "machine", "rounds", "ratios", "counts"} <= set(line)
+        assert {"date", "commit", "machine", "rounds", "costs", "counts"} <= set(line)
         assert {"python", "cpus", "cpu", "deltalake", "deltawitness"} <= set(line["machine"])
-        for ratios in line["ratios"].values():
-            assert ratios["bare again"].keys() == {"cpu", "wall"}
+        for costs in line["costs"].values():
+            assert costs["bare again"].keys() == {"added_us", "cpu", "wall"}
 
 
 def test_a_figure_above_its_limit_is_a_regression(benchmark):

@@ -311,7 +311,7 @@ def configuration_table():
     defaults = {setting.metadata["variable"]: setting.default for setting in fields(Settings)}
     documented = dict(
         re.findall(
-            r'    [A-Z_]+ = "([A-Z_]+)"\n    """(.*?)"""',
+            r'    [A-Z_]+ = "([A-Z_]+)"(?:  # [^\n]*)?\n    """(.*?)"""',
             (ROOT / "src/deltawitness/semconv.py").read_text(),
             re.DOTALL,
         )
@@ -509,8 +509,10 @@ def test_the_answers_are_what_the_console_shows(example):
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_the_walk_through_is_what_the_console_shows(example):
+def test_the_walk_through_is_what_the_console_shows(example, size):
     """The transcript is the output of the example, which finds, explains and undoes a bad batch."""
+    if not size(1, 1, 0):
+        pytest.skip("runs thirty commands: TEST_SIZE=ci")
     shown = between("transcript", "walkthrough")
     assert shown == f"```text\n{example('walkthrough')}```"
 

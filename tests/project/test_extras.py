@@ -62,7 +62,7 @@ MODULES = {
     "datafusion": ("deltawitness.cache.", "deltawitness.session."),
     "sqlglot": (),
     "opentelemetry.sdk": ("deltawitness.telemetry.run_span_export",),
-    "typer,rich": ("deltawitness.cli", "deltawitness.report."),
+    "typer,rich": ("deltawitness.cli", "deltawitness.report.", "deltawitness.ui."),
 }
 """The modules that may import each package when they are imported."""
 

@@ -32,7 +32,7 @@ def signature(secret: str, timestamp: int, body: bytes) -> str:
         body: the body of the request.
 
     >>> signature("secret", 1700000000, b"{}")[:20]
-    't=1700000000,v1=25b1'
+    't=1700000000,v1=b856'
     """
     signed = b"%d." % timestamp + body
     digest = hmac.new(secret.encode("utf-8", "surrogatepass"), signed, hashlib.sha256).hexdigest()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from deltawitness.answers.rows import TableVersion
 from deltawitness.html_report.markup import Markup, element, isolated
 from deltawitness.html_report.tables import scrolled, table
+from deltawitness.locations import last_segment
 from deltawitness.report.format import timestamp
 
 __all__ = [
@@ -31,11 +33,11 @@ STYLE = """
 .deltawitness .scroll { overflow-x: auto; max-width: 100%; }
 .deltawitness table { border-collapse: collapse; margin: .4em 0; color: inherit; }
 .deltawitness caption { text-align: left; font-weight: 600; caption-side: top; color: inherit; }
-.deltawitness th, .deltawitness td { text-align: left; vertical-align: top; padding: .2em .8em .2em 0;
-  border-bottom: 1px solid rgba(128, 128, 128, .4); }
-.deltawitness .n { text-align: right; }
+.deltawitness .scroll th, .deltawitness .scroll td { text-align: left; vertical-align: top;
+  padding: .2em .8em .2em 0; border-bottom: 1px solid rgba(128, 128, 128, .4); }
+.deltawitness .scroll .n { text-align: right; }
 .deltawitness .w { white-space: nowrap; }
-.deltawitness td bdi { overflow-wrap: anywhere; }
+.deltawitness td bdi { display: inline-block; max-width: 30em; overflow-wrap: break-word; }
 .deltawitness .note { opacity: .75; }
 .deltawitness .lineage { display: block; }
 .deltawitness .lineage rect { fill: rgba(128, 128, 128, .15); stroke: currentColor; }
@@ -93,8 +95,17 @@ def note(text: str) -> Markup:
 
 
 def names_of(versions: Iterable[TableVersion]) -> str:
-    """Return the names and versions of tables, separated by commas."""
-    return ", ".join(map(str, versions))
+    """Return the names and versions of tables, separated by commas.
+
+    A table without a name has the end of its location.
+
+    >>> names_of([TableVersion(1, uri="s3://lake/orders/")])
+    'orders@1'
+    """
+    return ", ".join(
+        str(each if each.name or not each.uri else replace(each, name=last_segment(each.uri)))
+        for each in versions
+    )
 
 
 def cut_listing(

@@ -18,7 +18,6 @@ from deltawitness.ledger.spool.provisional import intent_text, provisional_text,
 from deltawitness.ledger.spool.running import running_text
 from deltawitness.locations import table_id
 from deltawitness.observe.optional_ledger import NullLedgerSink, reopen_nothing
-from deltawitness.observe.write_template import SharedText
 from deltawitness.redaction import redact_label, redacted_intent
 from deltawitness.settings import Settings
 from deltawitness.telemetry.spans import traceparent_of
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from deltawitness.run_context import RunContext
 
 __all__ = ["LedgerSink"]
+
+SHARED_TEXTS = 64
+"""Texts that writes share, cached for each kind of write; one more empties the cache."""
 
 
 class LedgerSink(NullLedgerSink):
@@ -99,22 +101,19 @@ class LedgerSink(NullLedgerSink):
         )
 
     def _shared_text(self, write: InFlightWrite) -> str:
-        """Return the text that the write shares with others, made again where it differs from the last one."""
-        template, run, intent = write.template, write.run, write.intent
-        message = intent.message or run.message
-        last, pid = template.shared, os.getpid()
-        if (
-            last is None
-            or last.run is not run
-            or last.site != write.call_site
-            or last.thread != write.thread
-            or last.message != message
-            or last.pid != pid
-        ):
-            site, thread = write.call_site, write.thread
+        """Return the text that the write shares with others, which is made once for them."""
+        run, thread, site = write.run, write.thread, write.call_site
+        message = write.intent.message or run.message
+        texts = write.template.shared_texts
+        key = run.run_id, run.job, thread, message, site, os.getpid()
+        try:
+            return texts[key]
+        except KeyError:
             text = shared_text(self._intent_text(write), run, thread, message, site)
-            last = template.shared = SharedText(run, thread, message, site, pid, text)
-        return last.text
+            if len(texts) >= SHARED_TEXTS:
+                texts.clear()
+            texts[key] = text
+            return text
 
     def _intent_text(self, write: InFlightWrite) -> str:
         template = write.template

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from deltawitness.commit.metadata import Stamp
 from deltawitness.events import WriteIntent
@@ -21,7 +21,6 @@ from deltawitness.telemetry.spans import sampling_attributes, span_name
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-    from deltawitness.call_site import CallSite
     from deltawitness.commit.seams import WriteSeam
     from deltawitness.observe.write_context import WriteContext
     from deltawitness.run_context import RunContext
@@ -31,26 +30,6 @@ __all__ = ["WriteTemplate", "WriteTemplateCache", "write_intent"]
 
 TEMPLATE_CAPACITY = 4096
 """Templates in a cache; one more empties it."""
-
-
-class SharedText(NamedTuple):
-    """The part of a provisional record that consecutive writes share, with what it follows from.
-
-    Attributes:
-        run: the run of the writes.
-        thread: name of their thread.
-        message: why the program made them.
-        site: the line of the program.
-        pid: id of the process.
-        text: the part, as JSON without its closing brace.
-    """
-
-    run: RunContext
-    thread: str
-    message: str | None
-    site: CallSite | None
-    pid: int
-    text: str
 
 
 @dataclass(slots=True)
@@ -66,7 +45,7 @@ class WriteTemplate:
         running: the text in the file of running writes that the last write of a run shares with the next.
         is_absolute: whether the location stays valid when the program changes its working directory;
             False if that is not known.
-        shared: the text that the last provisional record shares with the next.
+        shared_texts: the parts of provisional records that writes share, by what they follow from.
     """
 
     intent: WriteIntent
@@ -76,7 +55,7 @@ class WriteTemplate:
     intent_text: str | None = None
     running: tuple[RunContext, str] | None = None
     is_absolute: bool = False
-    shared: SharedText | None = None
+    shared_texts: dict[tuple[object, ...], str] = field(default_factory=dict)
     _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)
 
     @classmethod

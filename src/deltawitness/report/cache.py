@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.verify.results import VerifyResult
 
-__all__ = ["print_entries", "print_pruned", "print_verified", "print_why"]
+__all__ = ["made_from_lines", "print_entries", "print_pruned", "print_verified", "print_why"]
 
 Row = Mapping[str, Any]
 
@@ -76,7 +76,7 @@ def print_why(console: Console, name: str, entries: Sequence[Row], reads: Sequen
             age = _age(entry["age_s"])
             where += f", version {entry['version']} of policy {entry['policy']}, {age} old"
         print_line(console, where)
-        for line in _made_from(entry.get("made_from") or {}):
+        for line in made_from_lines(entry.get("made_from") or {}):
             print_line(console, f"  {line}")
     if not reads:
         print_line(console, "the ledger has no read of it")
@@ -97,7 +97,8 @@ def _read_cells(read: Row, ids: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _made_from(fingerprint: Row) -> list[str]:
+def made_from_lines(fingerprint: Row) -> list[str]:
+    """Return a line for each input in the fingerprint of an entry."""
     plan_hash, version = fingerprint.get("plan_hash"), fingerprint.get("version")
     lines = [f"plan {plan_hash}"] if plan_hash else []
     lines += [

@@ -21,7 +21,7 @@ def is_tracer_provider_unset() -> bool:
 
 
 def global_providers() -> tuple[Any, Any, Any] | None:
-    """Return the global providers of traces, metrics and logs, each None as long as it is not set.
+    """Return the global providers of traces, metrics and logs; None for each that is not set.
 
     Returns:
         The providers; None for a release of OpenTelemetry in which this cannot be seen.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Header, Input, Static, TabbedContent, TabPane
 
@@ -15,6 +16,7 @@ from deltawitness.answers.health.values import Health
 from deltawitness.report.format import count_of
 from deltawitness.report.lineage import visible
 from deltawitness.settings import Settings
+from deltawitness.ui.background import in_thread
 from deltawitness.ui.cells import (
     CACHE,
     FINDINGS,
@@ -50,6 +52,7 @@ class ListsScreen(Screen[None]):
         ("r", "reload", "Reload"),
         ("f", "files", "List files"),
         ("q", "app.quit", "Quit"),
+        Binding("ctrl+c", "app.quit", show=False),
     ]
 
     def __init__(self, reader: Reader) -> None:
@@ -110,14 +113,16 @@ class ListsScreen(Screen[None]):
     def _table(self, name: str) -> PagedTable:
         return self.query_one(f"#{name}-table", PagedTable)
 
-    @work(thread=True, group="doctor", exclusive=True)
-    def _check(self, *, files: bool) -> None:
+    @work(group="doctor", exclusive=True)
+    async def _check(self, *, files: bool) -> None:
         try:
-            health = self.reader.health(files=files)
+            health = await in_thread(lambda: self.reader.health(files=files))
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
-            self.app.call_from_thread(self._show_error, error)
+            self._show_error(error)
         else:
-            self.app.call_from_thread(self._show_health, health, files)
+            self._show_health(health, files)
 
     def _show_health(self, health: Health, files: bool) -> None:
         self._table("doctor").show_items(health.tables)
@@ -207,7 +212,7 @@ class ListsScreen(Screen[None]):
             case "writes-table":
                 return open_write(self.reader, item)
             case "cache-table":
-                return EntryScreen(self.reader, item.name)
+                return EntryScreen(self.reader, item)
         return None
 
 

@@ -19,12 +19,14 @@ from deltawitness.answers.questions import ledger_of, lineage, runs, show, write
 from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
 from deltawitness.answers.run_report import read_run
 from deltawitness.answers.shown_commit import ShownCommit
+from deltawitness.cache.entries.entry import DamagedEntryError
 from deltawitness.cache.entries.listing import CacheEntry, iter_entries
 from deltawitness.cache.entries.store import Entries
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.locations import strip_credentials
 from deltawitness.redaction import message_for_ledger
+from deltawitness.report.cache import made_from_lines
 from deltawitness.report.format import storage_reason
 from deltawitness.report.runs import print_run
 from deltawitness.report.shown_commit import print_shown_commit
@@ -155,6 +157,17 @@ class Reader:
     def cache(self) -> list[CacheEntry]:
         """Return the entries of the cache."""
         return list(iter_entries(Entries(root_of(self.settings))))
+
+    def entry_text(self, entry: CacheEntry) -> str:
+        """Return the text about an entry: its state, and what it was made from."""
+        lines = [f"{entry.scope.value} {entry.name}: {entry.problem or 'live'}"]
+        try:
+            stored = Entries(root_of(self.settings)).read(entry.scope, entry.name)
+        except DamagedEntryError as error:
+            return f"{lines[0]}\n{error}"
+        if stored is not None and stored.fingerprint is not None:
+            lines += ["made from:", *made_from_lines(stored.fingerprint.as_json())]
+        return "\n  ".join(lines)
 
     def cache_reads(self, name: str) -> Sequence[WriteRow]:
         """Return the last reads of an entry, newest first, with their reasons."""

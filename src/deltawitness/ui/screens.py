@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Header, Static, TabbedContent, TabPane, Tree
@@ -16,8 +17,10 @@ from textual.widgets.tree import TreeNode
 
 from deltawitness.answers.lineage_graph import Lineage, LineageDirection, LineageEdge, LineageNode
 from deltawitness.answers.rows import TableVersion, WriteRow
+from deltawitness.cache.entries.listing import CacheEntry
 from deltawitness.report.format import operation, timestamp
 from deltawitness.report.lineage import visible
+from deltawitness.ui.background import in_thread
 from deltawitness.ui.cells import READS, WRITES, read_cells, write_cells
 from deltawitness.ui.reading import Reader, error_text, table_name, write_lines
 from deltawitness.ui.tables import PagedTable, cell
@@ -35,14 +38,15 @@ class DetailScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("escape", "app.pop_screen", "Back"),
         ("q", "app.quit", "Quit"),
+        Binding("ctrl+c", "app.quit", show=False),
     ]
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.reader = reader
 
-    @work(thread=True, group="details")
-    def show_text(self, target: str, read: Callable[[], str]) -> None:
+    @work(group="details")
+    async def show_text(self, target: str, read: Callable[[], str]) -> None:
         """Read a text and show it in a widget; an error of reading is shown there as well.
 
         Args:
@@ -50,18 +54,17 @@ class DetailScreen(Screen[None]):
             read: returns the text.
         """
         try:
-            shown = Text("\n".join(map(visible, read().splitlines())))
+            shown = Text("\n".join(map(visible, (await in_thread(read)).splitlines())))
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
             shown = _error(error)
-        self.app.call_from_thread(self._update, target, shown)
+        for widget in self.query(target).results(Static):
+            widget.update(shown)
 
     def on_paged_table_failed(self, event: PagedTable.Failed) -> None:
         """Show why a list cannot be read."""
         self.notify(visible(error_text(event.error)), severity="error", markup=False, timeout=20)
-
-    def _update(self, target: str, shown: Text) -> None:
-        for widget in self.query(target).results(Static):
-            widget.update(shown)
 
 
 def _error(error: BaseException) -> Text:
@@ -152,14 +155,16 @@ class CommitScreen(DetailScreen):
         for tree in self.query(LineageTree):
             self._show_lineage(tree)
 
-    @work(thread=True, group="lineage")
-    def _show_lineage(self, tree: LineageTree) -> None:
+    @work(group="lineage")
+    async def _show_lineage(self, tree: LineageTree) -> None:
         try:
-            graph = self.reader.lineage(self.table, tree.direction)
+            graph = await in_thread(lambda: self.reader.lineage(self.table, tree.direction))
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
-            self.app.call_from_thread(tree.show_error, error)
+            tree.show_error(error)
         else:
-            self.app.call_from_thread(tree.show_graph, graph)
+            tree.show_graph(graph)
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[TableVersion]) -> None:
         """Open the version of a node."""
@@ -248,30 +253,32 @@ class RunScreen(DetailScreen):
 
 
 class EntryScreen(DetailScreen):
-    """One entry of the cache with its last reads: hits, and misses with their reasons.
+    """One entry of the cache: its inputs, and its last reads with the reasons of misses.
 
     Args:
-        reader: reads the ledger.
-        name: name of the entry.
+        reader: reads the ledger and the cache.
+        entry: the entry.
     """
 
-    def __init__(self, reader: Reader, name: str) -> None:
+    def __init__(self, reader: Reader, entry: CacheEntry) -> None:
         super().__init__(reader)
-        self.name_of_entry = name
-        self.sub_title = visible(name)
+        self.entry = entry
+        self.sub_title = visible(entry.name)
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
         yield Header(icon="")
-        yield Static(Text(f"last reads of {visible(self.name_of_entry)}"), id="text")
+        with VerticalScroll(id="above"):
+            yield Static("reading...", id="text")
         yield PagedTable(READS, read_cells, self._read, id="reads")
         yield Footer()
 
     def _read(self, offset: int) -> list[WriteRow]:
-        return [] if offset else list(self.reader.cache_reads(self.name_of_entry))
+        return [] if offset else list(self.reader.cache_reads(self.entry.name))
 
     def on_mount(self) -> None:
         """Start to read."""
+        self.show_text("#text", lambda: self.reader.entry_text(self.entry))
         table = self.query_one(PagedTable)
         table.reload()
         table.focus()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from textual.message import Message
 from textual.widgets import DataTable
 
 from deltawitness.report.lineage import visible
+from deltawitness.ui.background import in_thread
 from deltawitness.ui.reading import PAGE
 
 __all__ = ["PagedTable", "cell"]
@@ -142,16 +144,18 @@ class PagedTable(DataTable[Text]):
         self._is_loading = True
         self._read_page(self.read, len(self.items), self._generation)
 
-    @work(thread=True, group="pages")
-    def _read_page(
+    @work(group="pages")
+    async def _read_page(
         self, read: Callable[[int], Sequence[Any]], offset: int, generation: int
     ) -> None:
         try:
-            items = read(offset)
+            items = await in_thread(lambda: read(offset))
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
-            self.app.call_from_thread(self._take_error, error, generation)
+            self._take_error(error, generation)
         else:
-            self.app.call_from_thread(self._take_page, items, generation)
+            self._take_page(items, generation)
 
     def _take_page(self, items: Sequence[Any], generation: int) -> None:
         if generation != self._generation:

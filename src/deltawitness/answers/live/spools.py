@@ -124,7 +124,9 @@ class SpoolTail:
             is_alive = self._is_alive(
                 home
             )  # before the segments: what a dead process wrote is in them
-            with suppress(FileNotFoundError):  # it is drained and deleted meanwhile
+            with suppress(
+                FileNotFoundError, PermissionError
+            ):  # drained meanwhile, or of another user
                 writes += self._read_segments(spool, is_alive=is_alive)
             processes.append(self._process(spool, is_alive=is_alive))
         return processes, writes

@@ -266,10 +266,21 @@ def read_running(home: Path) -> RunningProcess | None:
         if slot[:1] != _IN_USE:
             continue
         row = _parse(slot[1 + _ROWS :].partition(b"\n")[0])
-        if row is not None and "write_id" in row:
+        if row is not None and _is_valid(row):
             row["rows"] = _rows(slot[1 : 1 + _ROWS])
             found.append(row)
-    return RunningProcess(header, tuple(sorted(found, key=lambda row: str(row["started_at"]))))
+    return RunningProcess(header, tuple(sorted(found, key=lambda row: row["started_at"])))
+
+
+_MAX_TIME = 250_000_000_000_000_000
+"""Microseconds since the Unix epoch of a time in the year 9892."""
+
+
+def _is_valid(row: dict[str, Any]) -> bool:
+    started = row.get("started_at")
+    is_time = isinstance(started, int) and 0 <= started < _MAX_TIME
+    names = (value for name, value in row.items() if name != "started_at")
+    return is_time and "write_id" in row and all(isinstance(value, str) for value in names)
 
 
 def _parse(content: bytes) -> dict[str, Any] | None:
