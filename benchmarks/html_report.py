@@ -55,10 +55,10 @@ def main() -> None:
     median = statistics.median(taken)
     cpu = statistics.median(used)
     print(
-        f"seconds: median {median:.2f}, slowest {max(taken):.2f}, CPU time {cpu:.2f} (goal {SECONDS:.0f})"
+        f"seconds: median {median:.2f}, slowest {max(taken):.2f}, CPU time {cpu:.2f} (goal {SECONDS:.0f} of CPU time)"
     )
     print(f"bytes: {found['bytes']:,} (goal {BYTES:,})")
-    is_good = median <= SECONDS and found["bytes"] <= BYTES
+    is_good = cpu <= SECONDS and found["bytes"] <= BYTES
     print("within the goals" if is_good else "a goal is missed")
 
 
