@@ -183,6 +183,10 @@ class RunningWrites:
             self._file = file
             return file
 
+    def close(self) -> None:
+        """Close the file; the slots of writes that are in the engine close it when they end."""
+        self._file = None
+
     def after_fork_in_child(self) -> None:
         """Forget the parent's file."""
         self.__init__()  # type: ignore[misc]  # the state of a new object

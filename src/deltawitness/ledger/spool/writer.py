@@ -417,6 +417,7 @@ class Spool:
         if self._owner is not None:
             os.close(self._owner)
         self._home = self._owner = None
+        self.running.close()
 
     def close(self) -> None:
         """Seal all segments and release the folder; delete it if nothing is left to drain."""
