@@ -112,8 +112,8 @@ def test_mistakes_are_one_line(folder, tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_undo_has_no_inputs_and_no_line_of_a_program(folder):
-    """The restores were made by the command, from the tables' own versions; the plan names the parent run."""
+def test_an_undo_has_the_restored_versions_as_inputs_and_no_line_of_a_program(folder):
+    """The restores were made by the command, from earlier versions; the plan names the parent run."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=".deltawitness"))
     with run("night") as night, run("load"):
         append("flights", 3)
@@ -126,4 +126,5 @@ def test_an_undo_has_no_inputs_and_no_line_of_a_program(folder):
     for table in ("flights", "orders"):
         restored = json_of("show", table)
         assert (restored["operation"], restored["job"]) == ("RESTORE", "undo")
-        assert (restored["inputs"], restored["call_site"]) == ([], None)
+        inputs = [(each["name"], each["version"]) for each in restored["inputs"]]
+        assert (inputs, restored["call_site"]) == ([(table, 1)], None)
