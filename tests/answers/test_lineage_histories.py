@@ -209,7 +209,8 @@ def test_the_impact_of_every_table_is_the_truth(truth):
 def is_stale(truth, table, version):
     """Return whether observed operations have given a table other content than that of one of its versions."""
     last = truth.last(table)
-    return last > version and truth.content(table, last) != truth.content(table, version)
+    is_changed = any(version < each <= last for each in truth.changes(table))
+    return is_changed and truth.content(table, last) != truth.content(table, version)
 
 
 def check_inputs(truth, dependent, reads, first):
