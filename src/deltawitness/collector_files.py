@@ -101,7 +101,7 @@ def _source() -> Traversable:
 
 
 def _is_same(path: Path, content: bytes) -> bool | None:
-    """Return whether a file has a content; None if there is no file."""
+    """Return whether a file has the given content; None if there is no file."""
     try:
         return path.read_bytes() == content
     except FileNotFoundError:

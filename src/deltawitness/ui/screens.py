@@ -62,6 +62,12 @@ class DetailScreen(Screen[None]):
         for widget in self.query(target).results(Static):
             widget.update(shown)
 
+    def load_table(self) -> None:
+        """Read the list of the screen, and give it the keyboard."""
+        table = self.query_one(PagedTable)
+        table.reload()
+        table.focus()
+
     def on_paged_table_failed(self, event: PagedTable.Failed) -> None:
         """Show why a list cannot be read."""
         self.notify(visible(error_text(event.error)), severity="error", markup=False, timeout=20)
@@ -240,9 +246,7 @@ class RunScreen(DetailScreen):
     def on_mount(self) -> None:
         """Start to read."""
         self.show_text("#text", lambda: self.reader.run_text(self.run_id))
-        table = self.query_one(PagedTable)
-        table.reload()
-        table.focus()
+        self.load_table()
 
     def on_data_table_row_selected(self, event: PagedTable.RowSelected) -> None:
         """Open the operation at the cursor."""
@@ -279,9 +283,7 @@ class EntryScreen(DetailScreen):
     def on_mount(self) -> None:
         """Start to read."""
         self.show_text("#text", lambda: self.reader.entry_text(self.entry))
-        table = self.query_one(PagedTable)
-        table.reload()
-        table.focus()
+        self.load_table()
 
     def on_data_table_row_selected(self, event: PagedTable.RowSelected) -> None:
         """Open the run of the read at the cursor."""
