@@ -203,7 +203,7 @@ PANELS = (
         ((burn("1h"), "1 h"), (burn("6h"), "6 h")),
     ),
     Panel(
-        "Errors of the witness",
+        "Errors of deltawitness",
         "Beside the writes, which are never touched.",
         "short",
         (
