@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 import socket
-import sys
 import tempfile
 from pathlib import Path
 
-from ledger_transcript import Mask, entry, replace_transcript
+from ledger_transcript import Mask, entry, print_or_replace
 
 PROGRAMS = ("questions.py", "totals.py", "late_orders.py")
 
@@ -73,13 +72,5 @@ def transcript() -> str:
         return "".join(mask(entry(line, folder, mask)) for line in LINES).lstrip("\n")
 
 
-def main() -> None:
-    text = transcript()
-    if len(sys.argv) == 1:
-        print(text, end="")
-        return
-    replace_transcript(Path(sys.argv[1]), text)
-
-
 if __name__ == "__main__":
-    main()
+    print_or_replace(transcript())

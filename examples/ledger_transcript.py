@@ -114,19 +114,15 @@ def ending(code: int) -> str:
     return f"[exit code {code}]\n" if code else ""
 
 
-def main() -> None:
-    text = transcript()
+def print_or_replace(text: str) -> None:
+    """Print a transcript; with the path of a page as argument, replace it between the markers there."""
     if len(sys.argv) == 1:
         print(text, end="")
         return
-    replace_transcript(Path(sys.argv[1]), text)
-
-
-def replace_transcript(page: Path, text: str) -> None:
-    """Replace the transcript between the markers on a page."""
+    page = Path(sys.argv[1])
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + BEGIN + text + END + rest.split(END, 1)[1])
 
 
 if __name__ == "__main__":
-    main()
+    print_or_replace(transcript())

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from answers_transcript import AnswersMask
-from ledger_transcript import entry, replace_transcript
+from ledger_transcript import entry, print_or_replace
 
 WRITE = "deltawitness run --quiet --job monthly -- python monthly.py lake 1 2 3 4 5"
 BREAK = "deltawitness run --quiet --job monthly -- python monthly.py lake --raw 6"
@@ -67,13 +66,5 @@ def transcript() -> str:
         return play(folder)
 
 
-def main() -> None:
-    text = transcript()
-    if len(sys.argv) == 1:
-        print(text, end="")
-    else:
-        replace_transcript(Path(sys.argv[1]), text)
-
-
 if __name__ == "__main__":
-    main()
+    print_or_replace(transcript())

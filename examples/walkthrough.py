@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from answers_transcript import AnswersMask
 from lakehouse import data_folder
-from ledger_transcript import entry, replace_transcript
+from ledger_transcript import entry, print_or_replace
 
 Row = dict[str, str]
 
@@ -128,13 +127,5 @@ def transcript() -> str:
     return "".join(texts)
 
 
-def main() -> None:
-    text = transcript()
-    if len(sys.argv) == 1:
-        print(text, end="")
-    else:
-        replace_transcript(Path(sys.argv[1]), text)
-
-
 if __name__ == "__main__":
-    main()
+    print_or_replace(transcript())
