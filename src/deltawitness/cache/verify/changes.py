@@ -91,7 +91,7 @@ def _run_statement(
     ctx = pinned_session(write.fingerprint, plan, open_checked, None)
     copy = _copy_of(open_before(), folder)
     make_schema(ctx, statement.table)
-    session_of(ctx).register(ctx, statement.table, copy, defaults=statement.defaults)
+    session_of(ctx).tables.register(ctx, statement.table, copy, defaults=statement.defaults)
     frame = SESSION_HANDLERS["sql"](ctx, (statement.text,), {})
     state = state_of(frame)
     if state is None or state.pending is None:
@@ -111,7 +111,7 @@ def _copy_of(table: DeltaTable, folder: str) -> DeltaTable:
     copy = Delta.create(folder, schema=table.schema(), partition_by=partitions or None)
     ctx = SessionContext()
     name = TableName("datafusion", "public", "before")
-    session_of(ctx).register(ctx, name, table, fixed=True)
+    session_of(ctx).tables.register(ctx, name, table, fixed=True)
     rows = attach_session(ctx, unpatched(ctx, "table")(name.sql()))
     write_delta(rows, folder, mode="append")
     copy.update_incremental()

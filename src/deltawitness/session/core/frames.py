@@ -119,7 +119,7 @@ class PlainQuery:
         ctx: the context that planned the query.
         session: the state of its session.
         snapshot: the tables that names resolved to when the query was planned.
-        epoch: `session.epoch` before the query was planned.
+        epoch: `session.names.epoch` before the query was planned.
         config: the settings of the session at that time.
         text: the query.
         origin: creates the origin of the frame's state from this object.

@@ -157,7 +157,9 @@ class BoundCall:
         for read in (*scanned_names(plan.display_indent(), snapshot), *self.below):
             is_target = target is not None and read.name == target.name
             current = (
-                target if is_target and target is not None else self.session.current_entry(read)
+                target
+                if is_target and target is not None
+                else self.session.tables.current_entry(read)
             )
             if not current.is_same_version(read):
                 return True
@@ -203,20 +205,20 @@ def bind(
         default: the default catalog and schema; None for the current ones.
     """
     ctx = call.ctx
-    default = default or session.default_of(ctx)
+    default = default or session.names.default_of(ctx)
     tables: dict[TableName, BoundTable] = {}
     views: dict[TableName, View] = {}
     below: dict[TableName, Registered] = {}
     providers: dict[TableName, Table] = {}
     cache_names = set()
-    with session.swap_lock:
+    with session.swaps.lock:
         for name in _names_in(call.text, session, ctx, default):
-            entry, view = session.snapshot.get(name), session.view(name)
+            entry, view = session.names.snapshot.get(name), session.names.view_records.get(name)
             if session.cache_links.owns(name):
                 cache_names.add(name)
             elif view is not None:
                 views[name] = view
-                below.update((e.name, e) for e in session.snapshot if view.reads_table(e))
+                below.update((e.name, e) for e in session.names.snapshot if view.reads_table(e))
             elif entry is not None:
                 tables[name] = BoundTable(entry, _provider(ctx, name))
             else:
@@ -224,7 +226,7 @@ def bind(
     return BoundCall(
         call=call,
         session=session,
-        config=config or session.config_of(ctx),
+        config=config or session.settings.config_of(ctx),
         default=default,
         tables=tables,
         views=views,
@@ -261,7 +263,11 @@ def _names_in(
 ) -> Iterator[TableName]:
     """Yield every table and view of the session that a text may name."""
     words, lower = _words_in(text), text.lower()
-    recorded = {*session.snapshot.entries, *session.views, *session.cache_links.names}
+    recorded = {
+        *session.names.snapshot.entries,
+        *session.names.view_records,
+        *session.cache_links.names,
+    }
     # Recorded names are searched as substrings, so that no spelling of a name hides them.
     yield from (name for name in recorded if any(each in lower for each in _spellings(name.table)))
     exists = unpatched(ctx, "table_exist")
@@ -365,7 +371,7 @@ class Planner:
         for method, function in bound.functions:
             unpatched(self._scratch, method)(function)
         tables = {n: self._register(n, table, target) for n, table in bound.tables.items()}
-        below = {entry.name: bound.session.current_entry(entry) for entry in bound.below}
+        below = {entry.name: bound.session.tables.current_entry(entry) for entry in bound.below}
         self.snapshot = Snapshot({**below, **tables}, bound.default)
         for name, provider in self._other_tables():
             self.register(name, provider)
@@ -479,7 +485,7 @@ class Planner:
         session = self.bound.session
         yield from self.bound.providers.items()
         for name, view in self.bound.views.items():
-            yield name, session.current_view(self.ctx, view)
+            yield name, session.views.current(self.ctx, view)
         for name in self.bound.cache_names:
             if unpatched(self.ctx, "table_exist")(name.sql()):
                 yield name, _provider(self.ctx, name)
@@ -498,15 +504,15 @@ class Planner:
         from deltawitness.session.core.table_providers import provider_of  # noqa: PLC0415 - heavy, already loaded
 
         session = self.bound.session
-        with session.swap_lock:
-            current = session.current_entry(bound.entry)
+        with session.swaps.lock:
+            current = session.tables.current_entry(bound.entry)
             if target is not None and current.table_id == target[0].table_id and not current.fixed:
                 wanted, table = target
                 if not current.is_same_version(wanted):
                     return wanted, provider_of(table)
             if current.is_same_version(bound.entry):
                 return current, bound.provider
-            return current, session.current_provider(self.ctx, current)
+            return current, session.tables.current_provider(self.ctx, current)
 
     def _make_schema(self, name: TableName) -> None:
         from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, already loaded
@@ -570,7 +576,7 @@ class TextOrigin:
     Attributes:
         session: the state of the session.
         call: the query.
-        epoch: `session.epoch` before the query was planned.
+        epoch: `session.names.epoch` before the query was planned.
         config: the session's settings when the query was planned.
         default: the default catalog and schema when the query was planned.
         is_name: the text is a table's name, as `SessionContext.table` takes it.
@@ -592,7 +598,7 @@ class TextOrigin:
         """
         if self._bound is None:
             bound = bind(self.session, self.call, self.config, self.default)
-            if self.session.has_changed_since(self.epoch, _words_in(self.call.text)):
+            if self.session.names.has_changed_since(self.epoch, _words_in(self.call.text)):
                 msg = (
                     "a name in the frame's query has been registered again since, and a table that it"
                     " reads has a new version: create the frame again"
