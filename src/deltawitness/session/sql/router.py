@@ -32,7 +32,7 @@ from deltawitness.session.core.private_api import (
 from deltawitness.session.core.snapshot import Registered, Snapshot
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import Session
-from deltawitness.session.core.tokens import WITH_BRACKETS, Words, first_word
+from deltawitness.session.core.tokens import WITH_BRACKETS, Words
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.commands import (
     Command,
@@ -54,18 +54,13 @@ from deltawitness.session.sql.frame_writer import write_delta
 from deltawitness.session.sql.name_binding import BoundCall, TextOrigin, bind, reads_of_named
 from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.statement_runs import Statement, TrackedStatement
+from deltawitness.sql_statements import DEFINITION_WORDS, QUERY_WORDS, first_word
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
     from datafusion.plan import LogicalPlan
 
 __all__ = ["route", "run_sql"]
-
-_QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW"})
-"""First words of statements that only read."""
-
-_DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET", "PREPARE", "DEALLOCATE"})
-"""First words of statements that DataFusion executes while it plans them."""
 
 
 def run_sql(session: Session, call: SqlCall) -> DataFrame:
@@ -82,7 +77,7 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         refuse_statements(*call.named.values())
         call = call.with_inlined_texts()
     word = first_word(call.text)
-    if word not in _QUERIES:
+    if word not in QUERY_WORDS:
         normalize = call.ctx.enable_ident_normalization()
         if word == "EXPLAIN":
             refuse_explained_command(call.text, normalize=normalize)
@@ -90,13 +85,13 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         if command is not None:
             return _run_command(session, call, command)
     session.views.freshen(call.ctx)
-    if word in _DEFINITIONS:
+    if word in DEFINITION_WORDS:
         return _run_definition(session, call, word)
     if word == "INSERT":
         call = call.with_numbered_parameters()
     if word == "EXECUTE":
         return _run_execute(session, call)
-    is_read = word in _QUERIES or word == "EXPLAIN"
+    is_read = word in QUERY_WORDS or word == "EXPLAIN"
     snapshot, epoch = session.names.snapshot, session.names.epoch
     # A statement that writes may run long after it was created, so its names are resolved now.
     bound = None if is_read else bind(session, call)
@@ -104,7 +99,7 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
     reads = reads_of_named(call) if call.named else ()
     origin = _origin(session, call, snapshot, epoch) if bound is None else bound
     state = FrameState(call.ctx, session, snapshot, reads, origin)
-    if word in _QUERIES:
+    if word in QUERY_WORDS:
         return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
     if word == "EXPLAIN":
         return _run_explain(frame, state)
