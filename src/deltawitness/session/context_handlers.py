@@ -23,6 +23,8 @@ from deltawitness.session.core.releases import register_release
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import (
     FACTORY_FORMAT,
+    SESSION_ATTRIBUTE,
+    Session,
     allow_urls,
     attach_session,
     reads_urls,
@@ -39,8 +41,9 @@ from deltawitness.session.handlers import (
     record_frame_as_view,
 )
 from deltawitness.session.sql.distributed_write import write_distributed
-from deltawitness.session.sql.name_binding import TextOrigin
+from deltawitness.session.sql.name_binding import TextOrigin, state_of_query
 from deltawitness.session.sql.router import route, run_sql
+from deltawitness.sql_statements import is_plain_query
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -51,34 +54,34 @@ __all__ = ["SESSION_EXTRAS", "SESSION_HANDLERS", "refresh", "register_delta"]
 def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) == 1 and not kwargs:
         (text,) = args
-        if isinstance(text, str) and text[:7] in _QUERY_STARTS:
-            session = session_of(ctx)
-            if session.views.is_fresh:
-                # The fast path for plain queries: it costs a tenth of the general path below.
-                snapshot, epoch = session.names.snapshot, session.names.epoch
+        if isinstance(text, str) and is_plain_query(text):
+            # The fast path for plain queries. It makes as few Python calls as possible.
+            session: Session = getattr(ctx, SESSION_ATTRIBUTE, None) or session_of(ctx)
+            names = session.names
+            snapshot, epoch = names.snapshot, names.epoch
+            if snapshot.is_complete and not names.view_records.stale:  # as `session.views.is_fresh`
                 try:
                     frame: Any = unpatched(ctx, "sql")(text) if REPLACED else ctx.sql(text)
                 except Exception:  # noqa: BLE001, S110 - the general path raises it again, unless it was transient
                     pass
                 else:
-                    frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `attach_state` does
+                    settings = session.settings
+                    config = settings.config or settings.config_of(ctx)
+                    query: PlainQuery = (
                         ctx,
                         session,
                         snapshot,
                         epoch,
-                        session.settings.config or session.settings.config_of(ctx),
+                        config,
                         text,
-                        TextOrigin.of_query,
+                        state_of_query,
                     )
+                    frame._deltawitness_frame = query  # noqa: SLF001 - as `attach_state` does
                     return frame
     call = _sql_call(ctx, *args, **kwargs)
     if not isinstance(call.text, str):
         return call.plan()  # raises the engine's own error
     return run_sql(session_of(ctx), call.with_copied_parameters())
-
-
-_QUERY_STARTS = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
-"""The first seven characters of texts that can only be queries."""
 
 
 def _sql_call(

@@ -108,7 +108,8 @@ def _handled(name: str, handler: Handler, documented: Any) -> Callable[..., Any]
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if REPLACED:  # the wrapped class is patched, and calls the handler itself
             return _to_proxy(getattr(self.__wrapped__, name)(*args, **kwargs))
-        return _to_proxy(handler(self.__wrapped__, args, kwargs))
+        result = handler(self.__wrapped__, args, kwargs)
+        return ObservedDataFrame(result) if type(result) is DataFrame else _to_proxy(result)
 
     def plain_method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if REPLACED:

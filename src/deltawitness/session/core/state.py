@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deltawitness.session.sql.name_binding import BoundCall
 
 __all__ = [
+    "SESSION_ATTRIBUTE",
     "Session",
     "allow_urls",
     "attach_session",
@@ -67,7 +68,9 @@ class Session:
         self.has_factory = False
 
 
-_ATTRIBUTE = "_deltawitness_session"
+SESSION_ATTRIBUTE = "_deltawitness_session"
+"""The attribute of a context that holds the state of its session."""
+
 _sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()
 _sessions_lock = threading.Lock()
 
@@ -75,11 +78,11 @@ _sessions_lock = threading.Lock()
 def session_of(ctx: SessionContext) -> Session:
     """Return the state of a context's session; contexts on one session share one state."""
     try:
-        session: Session = vars(ctx)[_ATTRIBUTE]
+        session: Session = vars(ctx)[SESSION_ATTRIBUTE]
     except KeyError:
         with _sessions_lock:
             session = _sessions.setdefault(ctx.session_id(), Session())
-        setattr(ctx, _ATTRIBUTE, session)
+        setattr(ctx, SESSION_ATTRIBUTE, session)
     return session
 
 
@@ -97,7 +100,7 @@ def keep_session_alive(ctx: SessionContext) -> SessionContext:
 
 def attach_session(ctx: SessionContext, session: Session) -> SessionContext:
     """Store the state of a session on another context of it, and return the context."""
-    setattr(ctx, _ATTRIBUTE, session)
+    setattr(ctx, SESSION_ATTRIBUTE, session)
     return ctx
 
 

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
     from deltawitness.session.core.state import Session
 
-__all__ = ["BoundCall", "Planner", "TextOrigin", "bind", "check_same_plan", "reads_of_named"]
+__all__ = [
+    "BoundCall",
+    "Planner",
+    "TextOrigin",
+    "bind",
+    "check_same_plan",
+    "reads_of_named",
+    "state_of_query",
+]
 
 
 # --- binding -----------------------------------------------------------------------------------------
@@ -611,8 +619,13 @@ class TextOrigin:
         """Return the frame over the current versions."""
         return self.bind().frame()
 
-    @classmethod
-    def of_query(cls, query: PlainQuery) -> TextOrigin:
-        """Return the origin of the frame of plain SQL text."""
-        call = SqlCall(query.ctx, query.text)
-        return cls(query.session, call, query.epoch, query.config, query.snapshot.default)
+
+def state_of_query(query: PlainQuery) -> FrameState:
+    """Return the state of the frame of plain SQL text.
+
+    Args:
+        query: what the frame has in place of its state.
+    """
+    ctx, session, snapshot, epoch, config, text, _ = query
+    origin = TextOrigin(session, SqlCall(ctx, text), epoch, config, snapshot.default)
+    return FrameState(ctx, session, snapshot, (), origin)
