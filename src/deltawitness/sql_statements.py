@@ -11,7 +11,7 @@ complete comment; a text that has no word if comments are nested is read in this
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "DEFINITION_WORDS",
@@ -114,7 +114,7 @@ def _after_comment(text: str, index: int, *, nested: bool) -> int:
 
 # --- one function for each question ------------------------------------------------------------------
 
-is_plain_query = re.compile(
+is_plain_query: Callable[[str], re.Match[str] | None] = re.compile(
     _SKIPPED + r"(?:\(|(?:SELECT|WITH|VALUES|SHOW)(?!\w))", re.IGNORECASE
 ).match
 """Quick test of `SessionContext.sql`, without a Python call: a match if the first word of a text is in

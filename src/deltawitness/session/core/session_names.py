@@ -31,11 +31,11 @@ class SessionNames:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.snapshot = Snapshot({}, None)
-        self.view_records = ViewRecords()
+        self.lock: threading.RLock = threading.RLock()
+        self.snapshot: Snapshot = Snapshot({}, None)
+        self.view_records: ViewRecords = ViewRecords()
         self.rebound: set[TableName] = set()
-        self.epoch = 0
+        self.epoch: int = 0
         self._changed: dict[TableName | str, int] = {}
         self._all_changed = 0
         self._defaults: set[tuple[str, str]] = set()

@@ -39,7 +39,7 @@ class SessionTables:
     """
 
     def __init__(self, names: SessionNames, swaps: TableSwaps) -> None:
-        self.handles = HandleCache()
+        self.handles: HandleCache = HandleCache()
         self._names = names
         self._swaps = swaps
         self._newest: dict[str, tuple[Registered, Any]] = {}

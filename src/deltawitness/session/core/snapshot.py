@@ -139,9 +139,9 @@ class Snapshot:
     def __init__(
         self, entries: Mapping[TableName, Registered], default: tuple[str, str] | None
     ) -> None:
-        self.entries = entries
-        self.default = default
-        self.is_complete = default is not None or not entries
+        self.entries: Mapping[TableName, Registered] = entries
+        self.default: tuple[str, str] | None = default
+        self.is_complete: bool = default is not None or not entries
         self._spellings: dict[str, list[TableName]] | None = None
 
     def __iter__(self) -> Iterator[Registered]:

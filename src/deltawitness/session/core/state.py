@@ -53,13 +53,15 @@ class Session:
     """
 
     def __init__(self) -> None:
-        self.names = SessionNames()
-        self.settings = SessionSettings()
-        self.swaps = TableSwaps(self.names.lock)
-        self.tables = SessionTables(self.names, self.swaps)
-        self.cache_links = CacheLinks()
-        self.views = SessionViews(self.names, self.settings, self.swaps, self.cache_links)
-        self.prepare_lock = threading.RLock()
+        self.names: SessionNames = SessionNames()
+        self.settings: SessionSettings = SessionSettings()
+        self.swaps: TableSwaps = TableSwaps(self.names.lock)
+        self.tables: SessionTables = SessionTables(self.names, self.swaps)
+        self.cache_links: CacheLinks = CacheLinks()
+        self.views: SessionViews = SessionViews(
+            self.names, self.settings, self.swaps, self.cache_links
+        )
+        self.prepare_lock: threading.RLock = threading.RLock()
         self.prepared: dict[str, BoundCall] = {}
         self.functions: set[str] = set()
         self.earlier_functions: set[str] | None = None

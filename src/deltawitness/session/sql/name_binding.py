@@ -370,7 +370,7 @@ class Planner:
             )
             raise StatementError(msg)
         self.bound = bound
-        self.ctx = bound.call.ctx
+        self.ctx: Any = bound.call.ctx
         self._scratch = SessionContext(bound.config.set(*UNOPTIMIZED))
         if reads_urls(self.ctx):
             self._scratch = unpatched(self._scratch, "enable_url_table")()
@@ -380,7 +380,7 @@ class Planner:
             unpatched(self._scratch, method)(function)
         tables = {n: self._register(n, table, target) for n, table in bound.tables.items()}
         below = {entry.name: bound.session.tables.current_entry(entry) for entry in bound.below}
-        self.snapshot = Snapshot({**below, **tables}, bound.default)
+        self.snapshot: Snapshot = Snapshot({**below, **tables}, bound.default)
         for name, provider in self._other_tables():
             self.register(name, provider)
         if bound.prepare is not None:
