@@ -52,9 +52,10 @@ from deltawitness.session.sql.merge_apply import (
 )
 from deltawitness.session.sql.merge_columns import columns_of_merge
 from deltawitness.session.sql.merge_parser import Merge
-from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
+from deltawitness.session.sql.name_binding import BoundCall, check_same_plan
 from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
+from deltawitness.session.sql.planner import Planner
 from deltawitness.session.sql.write_plans import with_stored_plan
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from deltawitness.session.sql.merge_apply import (
     matching,
 )
 from deltawitness.session.sql.merge_parser import Clause, Merge
-from deltawitness.session.sql.name_binding import Planner
+from deltawitness.session.sql.planner import Planner
 from deltawitness.sql_statements import contains_word
 
 if TYPE_CHECKING:
