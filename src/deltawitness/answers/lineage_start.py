@@ -15,8 +15,8 @@ from deltawitness.answers.lookup import NamedTable, find_table, read_table
 from deltawitness.answers.rows import TableVersion
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.locations import table_id
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["Start", "find_start"]
 

@@ -16,9 +16,10 @@ from deltawitness.answers.predicates import (
     is_since,
 )
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.semconv import CacheOperation, CacheResult, ExpectationResult
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["WriteFilter", "list_reads", "list_runs", "list_writes", "rows_of_runs"]
 

@@ -31,10 +31,11 @@ from deltawitness.html_report.sums import (
 )
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, CacheScope, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["MAX_BARS", "MAX_CONFLICTS", "MAX_EVENTS", "read_content"]
 

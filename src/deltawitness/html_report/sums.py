@@ -16,10 +16,11 @@ from deltawitness.html_report.content import (
     TableCount,
 )
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import last_segment
 from deltawitness.semconv import CacheResult
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "INPUT_COLUMNS",

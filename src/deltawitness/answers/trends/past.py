@@ -15,9 +15,10 @@ from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.run_report import undone_runs
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.locations import last_segment
 from deltawitness.semconv import UNDO_JOB, CacheScope
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["PastRun", "PastWrites", "micros_of", "now", "past_runs", "past_writes", "time_of"]
 

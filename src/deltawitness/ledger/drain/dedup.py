@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.spool.reader import SegmentContents
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerTable
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
