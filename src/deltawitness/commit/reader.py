@@ -19,7 +19,7 @@ from deltawitness.semconv import RECEIPT_ID, RESERVED_COMMIT_KEYS, USER_METADATA
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["CommitMetadata", "history", "read_commit_metadata"]
+__all__ = ["CommitMetadata", "history", "is_integer", "read_commit_metadata"]
 
 # `job` and `tags` are reserved because typed readers parse them, but a caller can write them by delta-rs.
 _GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA, "job", "tags"}
@@ -176,13 +176,13 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
     if info is None:
         return CommitMetadata(version, problems=(*problems, "the commit has no commitInfo"))
     in_commit_timestamp = info.get("inCommitTimestamp")
-    if in_commit_timestamp is not None and not _is_integer(in_commit_timestamp):
+    if in_commit_timestamp is not None and not is_integer(in_commit_timestamp):
         problems.append("inCommitTimestamp is not a number")
     timestamp = info.get("timestamp")
     return CommitMetadata(
         version=version,
         operation=_text(info.get("operation")),
-        timestamp=timestamp if _is_integer(timestamp) else None,
+        timestamp=timestamp if is_integer(timestamp) else None,
         # delta-rs before 1.1.0 names itself only here.
         engine_info=_text(info.get("engineInfo")) or _text(info.get("clientVersion")),
         operation_parameters=_mapping(info.get("operationParameters")),
@@ -253,7 +253,8 @@ def _list_from(value: object) -> object:
     return found if isinstance(found, list) else value
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Return whether a value of a JSON document is an integer; `true` and `false` are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

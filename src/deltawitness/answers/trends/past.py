@@ -13,7 +13,7 @@ from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS
 from deltawitness.answers.predicates import equal, scan
 from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.run_report import undone_runs
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.locations import last_segment
@@ -283,12 +283,12 @@ def past_runs(
 
 
 def _run(row: Row) -> PastRun:
-    start, end = _in_utc(row["start_time"]), row["end_time"]
+    start, end = in_utc(row["start_time"]), row["end_time"]
     is_known = end is not None and row["status"] != "abandoned"  # its end is when that was found
     return PastRun(
         run_id=row["run_id"],
         start_time=start,
-        seconds=(_in_utc(end) - start).total_seconds() if is_known else None,
+        seconds=(in_utc(end) - start).total_seconds() if is_known else None,
         is_ok=row["status"] == "ok",
         rows=int(row["changed"] or 0),
         hits=int(row["hits"] or 0),
@@ -300,8 +300,3 @@ def _run(row: Row) -> PastRun:
 def _until(name: str, at: datetime) -> str:
     # The partition column is compared too, so that files are skipped.
     return f"event_date <= DATE '{at.date()}' AND {name} <= {timestamp_literal(at)}"
-
-
-def _in_utc(time: Any) -> datetime:
-    found: datetime = time
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -35,7 +35,8 @@ KEY_COLUMNS: dict[str, tuple[str, ...]] = {
     RUNS.name: ("run_id", "host", "pid", "start_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),
 }
-"""The columns that identify a row, by table."""
+"""The columns that identify a row of a segment, by table. The end time of a run is no part of its key, as
+it is in `ROW_KEYS`, by which the rows of a shard and of the ledger are compared."""
 
 
 def without_recorded(
