@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.forks import importing
@@ -67,10 +67,7 @@ def _hash_of_fields(fields: Iterable[str]) -> str:
 
 
 def _arrow_schema(source: Any) -> pa.Schema:
-    with importing():
-        import pyarrow as pa  # noqa: PLC0415 - slow; loaded when there is a schema
-        import pyarrow.types  # noqa: PLC0415 - as above
-
+    pa = _pyarrow()
     if isinstance(source, pa.Schema):
         return source
     if hasattr(source, "__arrow_c_schema__"):
@@ -83,6 +80,15 @@ def _arrow_schema(source: Any) -> pa.Schema:
         return _arrow_schema(to_arrow())
     msg = f"schema_hash: {type(source).__name__} exports no Arrow schema"
     raise TypeError(msg)
+
+
+@cache
+def _pyarrow() -> Any:
+    """Return the module `pyarrow`, which is slow to import: it is loaded when there is a schema."""
+    with importing():
+        import pyarrow.types  # noqa: PLC0415 - see above
+
+    return pyarrow
 
 
 def _foreign_fields(source: Any) -> list[Any]:
