@@ -133,9 +133,9 @@ class ReceiptBlock:
     __slots__ = ("is_open", "outer", "writes")
 
     def __init__(self, outer: ReceiptBlock | None) -> None:
-        self.outer = outer
+        self.outer: ReceiptBlock | None = outer
         self.writes: list[PendingReceipt] = []
-        self.is_open = True
+        self.is_open: bool = True
 
     def add(self, write: PendingReceipt) -> None:
         """Add a write to this block and to the blocks around it, as far as they are open."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -30,7 +30,13 @@ from deltawitness.semconv import CacheOperation, CacheScope, Operation
 __all__ = ["ObservedWritePipeline"]
 
 
-class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+if TYPE_CHECKING:
+    _ObjectProxy = wrapt.ObjectProxy[Any]  # generic in its stubs only
+else:
+    _ObjectProxy = wrapt.ObjectProxy
+
+
+class ObservedWritePipeline(_ObjectProxy):
     """A transparent proxy over a pipeline that observes each of its writes.
 
     The pipeline is a :class:`deltawitness.WritePipeline` or any object with `write(request)`, for any

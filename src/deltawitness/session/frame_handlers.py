@@ -55,13 +55,14 @@ def _inputs_of(frame: DataFrame, state: FrameState) -> tuple[InputVersion, ...]:
 
 def _terminal_handler(name: str) -> Handler:
     """Return the handler of a method that returns or prints rows; it runs a pending statement."""
+    is_stream, is_exportable = name == "__arrow_c_stream__", name in EXPORTABLE
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = frame.__dict__.get(ATTRIBUTE)
         if type(state) is FrameState and state.pending is not None:
             return unpatched(state.pending.run(), name)(*args, **kwargs)
         call = unpatched(frame, name) if REPLACED else getattr(frame, name)
-        if name == "__arrow_c_stream__":
+        if is_stream:
             call = stream_call(frame, call, argument(args, kwargs, 0, "requested_schema"))
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
@@ -69,7 +70,7 @@ def _terminal_handler(name: str) -> Handler:
         else:
             run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
             result = observe_query(observer, name, frame, run)
-        if name in EXPORTABLE and observer is not None:
+        if is_exportable and observer is not None:
             record_export(frame, result)
         return result
 

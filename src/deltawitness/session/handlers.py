@@ -67,7 +67,7 @@ def record_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> No
     frame = table.frame if isinstance(table, FrameView) else table
     with suppress(StatementError):
         bind_origin(frame)  # a name that has changed already raises when the view is planned again
-    session_of(ctx).record_view(ctx, name, partial(_view_of, frame))
+    session_of(ctx).views.record(ctx, name, partial(_view_of, frame))
 
 
 def _view_of(frame: Any, ctx: SessionContext) -> Table:

@@ -29,7 +29,7 @@ TRANSACTION_LIFETIME = timedelta(days=15)
 """For this long the application transaction of a segment certainly exists: half of the tables'
 transaction retention."""
 
-KEY_COLUMNS = {
+KEY_COLUMNS: dict[str, tuple[str, ...]] = {
     INVENTORY.name: ("write_id",),
     RUNS.name: ("run_id", "host", "pid", "start_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),

@@ -137,7 +137,7 @@ class Drain:
     def __init__(self, root: LedgerRoot, *, tail: int) -> None:
         self._root = root
         self._tail = tail
-        self.conflicts = 0
+        self.conflicts: int = 0
         self.due: list[LedgerTable] = []
 
     def drain_segments(self, paths: Sequence[Path]) -> DrainResult:

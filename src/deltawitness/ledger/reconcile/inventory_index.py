@@ -88,7 +88,7 @@ class InventoryIndex:
 
     def __init__(self, rows: Sequence[IndexedRow]) -> None:
         self.rows = rows
-        self.ids = {row.write_id for row in rows}
+        self.ids: set[str] = {row.write_id for row in rows}
         self._observed: dict[tuple[str | None, int], list[IndexedRow]] = {}
         for row in rows:
             for version in row.versions if row.is_observed else ():

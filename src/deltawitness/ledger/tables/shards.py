@@ -42,7 +42,7 @@ __all__ = [
     "with_shards",
 ]
 
-ROW_KEYS = {
+ROW_KEYS: dict[str, tuple[str, ...]] = {
     INVENTORY.name: ("write_id",),
     RUNS.name: ("run_id", "host", "pid", "start_time", "end_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),

@@ -69,6 +69,6 @@ def register_release(
             raise ReleaseError(msg)
         opened.append((table.name, version))
     for each, version in opened:
-        parsed = session.parsed_name(ctx, quote_identifier(each))
-        session.register(ctx, parsed, version, fixed=True)
+        parsed = session.names.parsed_name(ctx, quote_identifier(each))
+        session.tables.register(ctx, parsed, version, fixed=True)
     return tuple(each for each, _ in opened)

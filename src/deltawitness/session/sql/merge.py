@@ -15,7 +15,7 @@ from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile, una
 from deltawitness.session.sql.merge_apply import SOURCE, TARGET, Change, apply_changes, changed_rows
 from deltawitness.session.sql.merge_evaluate import EvaluatedMerge, plan_expressions
 from deltawitness.session.sql.merge_parser import Merge
-from deltawitness.session.sql.name_binding import Planner
+from deltawitness.session.sql.planner import Planner
 
 if TYPE_CHECKING:
     import pyarrow as pa
