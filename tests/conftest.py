@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,7 @@ ENGINE = ("commit/", "delta_rs/", "ledger/", "observe/", "propagation/", "teleme
 """Folders of the tests that run on every supported release of deltalake."""
 
 
+@cache
 def _name_of(path):
     """Return the path of a test file in this folder, without its suffix; for other files their name."""
     here = Path(__file__).parent
@@ -194,7 +196,6 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish():
     """Leave the modules and the collected tests out of garbage collections: they live to the end."""
-    gc.collect()
     gc.freeze()
 
 
