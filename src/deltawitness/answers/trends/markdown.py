@@ -36,7 +36,8 @@ def report_text(
         since: the start of the time of the report.
         at: its end.
     """
-    lines = [MARKER, f"## deltawitness: {_verdict(problems)}", ""]
+    failed = sum(run.status != "ok" for run in runs)
+    lines = [MARKER, f"## deltawitness: {_verdict(problems, failed)}", ""]
     if problems:
         rows = [
             (
@@ -49,7 +50,6 @@ def report_text(
             for each in problems
         ]
         lines += _table(("", "check", "job or table", "what", "run"), rows)
-    failed = sum(run.status != "ok" for run in runs)
     summary = f"{_count(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
     if not runs:
         return "\n".join([*lines, summary, ""])
@@ -58,11 +58,14 @@ def report_text(
     return "\n".join([*lines, "</details>", ""])
 
 
-def _verdict(problems: Sequence[CiProblem]) -> str:
+def _verdict(problems: Sequence[CiProblem], failed: int) -> str:
+    """Return the heading: the numbers of problems and warnings, else of runs that no check has found."""
     fails = sum(each.fails for each in problems)
     warnings = len(problems) - fails
     parts = [_count(fails, "problem")] if fails else []
     parts += [_count(warnings, "warning")] if warnings else []
+    if not parts and failed:
+        return f"no problems, but {_count(failed, 'run')} not ok"
     return ", ".join(parts) or "no problems"
 
 
