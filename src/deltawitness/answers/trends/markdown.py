@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from deltawitness.answers.rows import RunRow
+from deltawitness.answers.rows import RunRow, seconds_of_run
 from deltawitness.answers.trends.ci_values import CiProblem
 
 __all__ = ["MARKER", "report_text"]
@@ -70,8 +70,8 @@ def _verdict(problems: Sequence[CiProblem], failed: int) -> str:
 
 
 def _run_cells(run: RunRow) -> tuple[str, ...]:
-    start, end = run.start_time, run.end_time
-    seconds = f"{(end - start).total_seconds():.1f}" if start and end else ""
+    start, took = run.start_time, seconds_of_run(run.start_time, run.end_time, run.status)
+    seconds = "" if took is None else f"{took:.1f}"
     rows = sum(each or 0 for each in (run.rows_added, run.rows_updated, run.rows_deleted))
     status = escape(run.status or "")
     return (
