@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from deltawitness.answers.rows import RunRow
+from deltawitness.answers.rows import RunRow, seconds_of_run
 from deltawitness.answers.trends.ci_values import CiProblem
 
 __all__ = ["MARKER", "report_text"]
@@ -36,7 +36,8 @@ def report_text(
         since: the start of the time of the report.
         at: its end.
     """
-    lines = [MARKER, f"## deltawitness: {_verdict(problems)}", ""]
+    failed = sum(run.status != "ok" for run in runs)
+    lines = [MARKER, f"## deltawitness: {_verdict(problems, failed)}", ""]
     if problems:
         rows = [
             (
@@ -49,7 +50,6 @@ def report_text(
             for each in problems
         ]
         lines += _table(("", "check", "job or table", "what", "run"), rows)
-    failed = sum(run.status != "ok" for run in runs)
     summary = f"{_count(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
     if not runs:
         return "\n".join([*lines, summary, ""])
@@ -58,17 +58,20 @@ def report_text(
     return "\n".join([*lines, "</details>", ""])
 
 
-def _verdict(problems: Sequence[CiProblem]) -> str:
+def _verdict(problems: Sequence[CiProblem], failed: int) -> str:
+    """Return the heading: the numbers of problems and warnings, else of runs that no check has found."""
     fails = sum(each.fails for each in problems)
     warnings = len(problems) - fails
     parts = [_count(fails, "problem")] if fails else []
     parts += [_count(warnings, "warning")] if warnings else []
+    if not parts and failed:
+        return f"no problems, but {_count(failed, 'run')} not ok"
     return ", ".join(parts) or "no problems"
 
 
 def _run_cells(run: RunRow) -> tuple[str, ...]:
-    start, end = run.start_time, run.end_time
-    seconds = f"{(end - start).total_seconds():.1f}" if start and end else ""
+    start, took = run.start_time, seconds_of_run(run.start_time, run.end_time, run.status)
+    seconds = "" if took is None else f"{took:.1f}"
     rows = sum(each or 0 for each in (run.rows_added, run.rows_updated, run.rows_deleted))
     status = escape(run.status or "")
     return (
