@@ -48,7 +48,7 @@ class RawCommit:
     _metadata: CommitMetadata | None = field(default=None, init=False, compare=False, repr=False)
 
     def parsed(self) -> CommitInfo:
-        """Return the `commitInfo` as it is in the log, which is parsed once."""
+        """Return the `commitInfo` of the log, unchanged; it is parsed once."""
         if self._parsed is None:
             self._parsed = parse_commit_info(self.content)
         return self._parsed

@@ -183,7 +183,7 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
 
 
 class CommitInfo(NamedTuple):
-    """The `commitInfo` of a commit as it is in the log.
+    """The `commitInfo` of a commit in the log, unchanged.
 
     Attributes:
         fields: its keys and values; None if the commit has none.
