@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deltawitness.answers.predicates import begins_with
+from deltawitness.answers.undrained import undrained_hint
 from deltawitness.commit.log import open_log
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing, Row
@@ -131,7 +132,7 @@ def _unknown(ledger: LedgerListing, name: str, kind: str | None) -> LedgerLookup
     if kind != "run":
         parts.append(f"no table has the name, id or location {name}")
     known = _last_written_tables(ledger) if kind != "run" and ledger.exists() else ""
-    return LedgerLookupError(", and ".join(parts) + known)
+    return LedgerLookupError(", and ".join(parts) + known + undrained_hint(ledger))
 
 
 # --- runs --------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
     """
     found = run_ids_beginning_with(ledger, prefix)
     if not found:
-        msg = f"{option}no run begins with {prefix}"
+        msg = f"{option}no run begins with {prefix}{undrained_hint(ledger)}"
         raise LedgerLookupError(msg)
     return _the_run(found, prefix, option)
 

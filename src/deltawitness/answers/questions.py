@@ -345,7 +345,7 @@ def ledger_of(settings: Settings, *, is_required: bool = True) -> LedgerListing:
     if own is not None:
         own.await_rows()
         own.drain()
-    ledger = LedgerListing(place)
+    ledger = LedgerListing.of(settings)
     if is_required and not ledger.exists():
         msg = f"there is no ledger at {strip_credentials(place.uri)}"
         raise LedgerLookupError(msg)

@@ -118,7 +118,7 @@ def listed_ledger(
         ConfigurationError: a setting in the environment is invalid.
         OSError: the storage cannot be read.
     """
-    ledger = LedgerListing(root_of(settings_of(root)))
+    ledger = LedgerListing.of(settings_of(root))
     if is_required and not ledger.exists(first):
         _check_exists(root)
     log_to_stderr()

@@ -297,7 +297,7 @@ class DeltaLakeSeams:
         self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
     ) -> tuple[Any, str]:
         """Return what delta-rs would return, with a leased handle in place of a newly opened table."""
-        lease = self._leased.handle = handles.acquire(uri, storage_options)
+        lease = self._leased.handle = handles.lease(uri, storage_options)
         return lease.table, str(uri)
 
     def _release_handle(self, table: Any) -> None:

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from deltawitness.answers.health.values import HealthFinding, TableHealth
-from deltawitness.answers.rows import RunRow, WriteRow
+from deltawitness.answers.rows import RunRow, WriteRow, seconds_of_run
 from deltawitness.cache.entries.listing import CacheEntry
 from deltawitness.report.format import number, operation, rows, seconds, size, text, timestamp
 
@@ -52,9 +52,7 @@ FINDINGS = _columns("severity|table|check|finding|command")
 
 def run_cells(row: RunRow) -> Sequence[object]:
     """Return the cells of a run."""
-    took = None
-    if row.start_time is not None and row.end_time is not None:
-        took = (row.end_time - row.start_time).total_seconds()
+    took = seconds_of_run(row.start_time, row.end_time, row.status)
     return (
         row.run_id[:_ID],
         row.job,

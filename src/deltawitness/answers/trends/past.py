@@ -11,7 +11,7 @@ from typing import Any
 
 from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS_ROWS
 from deltawitness.answers.predicates import equal, scan
-from deltawitness.answers.rows import TableVersion
+from deltawitness.answers.rows import TableVersion, seconds_of_run
 from deltawitness.answers.run_report import undone_runs
 from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing, Row
@@ -284,11 +284,10 @@ def past_runs(
 
 def _run(row: Row) -> PastRun:
     start, end = in_utc(row["start_time"]), row["end_time"]
-    is_known = end is not None and row["status"] != "abandoned"  # its end is when that was found
     return PastRun(
         run_id=row["run_id"],
         start_time=start,
-        seconds=(in_utc(end) - start).total_seconds() if is_known else None,
+        seconds=seconds_of_run(start, None if end is None else in_utc(end), row["status"]),
         is_ok=row["status"] == "ok",
         rows=int(row["changed"] or 0),
         hits=int(row["hits"] or 0),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.clones.redirect import redirected
 from deltawitness.commit.log import reuse_reads
-from deltawitness.commit.receipts import Receipt, with_receipt_id
+from deltawitness.commit.receipts import OwnCommit, with_receipt_id
 from deltawitness.delta_rs.absent_tables import absent_table
 from deltawitness.delta_rs.handle_cache import HandleCache
-from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
+from deltawitness.delta_rs.own_commits import commit_of_creation, commit_of_handle
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.observe.write_watch import has_quarantined, watch_writes
@@ -66,8 +66,8 @@ def rows_written(table: DeltaTable) -> int | None:
 
     The commit of a write that a `once` block skipped may be gone from the log: then it is 0.
     """
-    receipt = receipt_of_handle(table)
-    return receipt.rows if receipt.is_new else receipt.rows or 0
+    commit = commit_of_handle(table)
+    return commit.rows if commit.is_new else commit.rows or 0
 
 
 def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
@@ -193,13 +193,13 @@ def _write(  # noqa: PLR0913 - the arguments of one write
             return WriteResult(format=WriteFormat.DELTA, mode=mode, is_quarantined=True)
         if table is not None:
             _publish(frame, uri, table)
-            return _result(mode, receipt_of_handle(table, writes))
-        receipt = receipt_of_creation(uri, options, receipt_id)
+            return _result(mode, commit_of_handle(table, writes))
+        commit = commit_of_creation(uri, options, receipt_id)
     if state is not None and state.session.tables.serves_location(uri):
         with handles.lease(uri, options) as made:
             if made is not None:
                 _publish(frame, uri, made)
-    return _result(mode, receipt)
+    return _result(mode, commit)
 
 
 def _publish(frame: DataFrame, uri: str, table: DeltaTable) -> None:
@@ -209,13 +209,13 @@ def _publish(frame: DataFrame, uri: str, table: DeltaTable) -> None:
         state.session.tables.publish_location(state.ctx, uri, table)
 
 
-def _result(mode: WriteMode, receipt: Receipt) -> WriteResult:
+def _result(mode: WriteMode, commit: OwnCommit) -> WriteResult:
     return WriteResult(
         format=WriteFormat.DELTA,
         mode=mode,
-        version=receipt.version,
-        rows=receipt.rows,
-        skipped=receipt.version is None and mode is WriteMode.IGNORE,
+        version=commit.version,
+        rows=commit.rows,
+        skipped=commit.version is None and mode is WriteMode.IGNORE,
     )
 
 
