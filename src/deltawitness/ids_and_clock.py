@@ -7,10 +7,12 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import overload
 
 from deltawitness.forks import at_fork
 
-__all__ = ["fixed", "new_id", "now_ns"]
+__all__ = ["fixed", "in_utc", "new_id", "now_ns"]
 
 
 # A separate generator: a program that seeds `random` must not make our ids repeat.
@@ -65,6 +67,23 @@ def new_id() -> str:
 def now_ns() -> int:
     """Return the time in nanoseconds since the Unix epoch."""
     return _clock()
+
+
+@overload
+def in_utc(time: datetime) -> datetime: ...
+@overload
+def in_utc(time: None) -> None: ...
+@overload
+def in_utc(time: datetime | None) -> datetime | None: ...
+def in_utc(time: datetime | None) -> datetime | None:
+    """Return a time in UTC; a time without a time zone is in UTC already.
+
+    >>> in_utc(datetime(2024, 2, 29, 12)).isoformat()
+    '2024-02-29T12:00:00+00:00'
+    """
+    if time is None:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 @contextmanager

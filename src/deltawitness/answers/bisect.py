@@ -34,9 +34,10 @@ from deltawitness.answers.table_queries import (
 )
 from deltawitness.exceptions import LedgerLookupError, QuestionError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.locations import table_id
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_literal
 from deltawitness.sql_statements import may_be_query
 
 if TYPE_CHECKING:

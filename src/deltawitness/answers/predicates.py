@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from deltawitness.ledger.tables.literals import quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import timestamp_literal
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "NEWEST_RUNS",

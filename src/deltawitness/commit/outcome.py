@@ -14,6 +14,7 @@ from deltawitness.commit.reader import (
     CommitInfo,
     CommitMetadata,
     commit_metadata,
+    is_integer,
     parse_commit_info,
 )
 from deltawitness.events import UNCHANGED, CommitMetrics, Landed
@@ -339,14 +340,10 @@ def _rows(files: Sequence[Action]) -> int | None:
     for file in files:
         count = json.loads(file.get("stats") or "{}").get("numRecords")
         vector = file.get("deletionVector") or {}
-        counts.append(count - vector.get("cardinality", 0) if _is_count(count) else None)
+        counts.append(count - vector.get("cardinality", 0) if is_integer(count) else None)
     return _sum(counts)
 
 
 def _sum(counts: list[Any]) -> int | None:
     """Return the sum; None when a count is not known."""
-    return sum(counts) if all(_is_count(count) for count in counts) else None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return sum(counts) if all(is_integer(count) for count in counts) else None

@@ -24,6 +24,7 @@ __all__ = [
     "CommitMetadata",
     "commit_metadata",
     "history",
+    "is_integer",
     "parse_commit",
     "parse_commit_info",
     "read_commit_metadata",
@@ -210,7 +211,7 @@ def commit_metadata(version: int, parsed: CommitInfo) -> CommitMetadata:
     if info is None:
         return CommitMetadata(version, problems=(*problems, "the commit has no commitInfo"))
     in_commit_timestamp = info.get("inCommitTimestamp")
-    if in_commit_timestamp is not None and not _is_integer(in_commit_timestamp):
+    if in_commit_timestamp is not None and not is_integer(in_commit_timestamp):
         problems.append("inCommitTimestamp is not a number")
     timestamp = info.get("timestamp")
     metadata = info.copy()
@@ -219,7 +220,7 @@ def commit_metadata(version: int, parsed: CommitInfo) -> CommitMetadata:
     return CommitMetadata(
         version=version,
         operation=_text(info.get("operation")),
-        timestamp=timestamp if _is_integer(timestamp) else None,
+        timestamp=timestamp if is_integer(timestamp) else None,
         # delta-rs before 1.1.0 names itself only here.
         engine_info=_text(info.get("engineInfo")) or _text(info.get("clientVersion")),
         operation_parameters=_mapping(info.get("operationParameters")),
@@ -323,7 +324,8 @@ def _list_from(value: object) -> object:
     return found if isinstance(found, list) else value
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Return whether a value of a JSON document is an integer; `true` and `false` are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

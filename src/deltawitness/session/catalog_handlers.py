@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.patching import argument
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.table_providers import to_readable, to_readable_named
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.handlers import (
     ADDRESS,
     Handler,
-    argument,
     attach_address,
     is_behind,
     is_delta,

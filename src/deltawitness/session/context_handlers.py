@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
 from deltawitness.locations import local_path, table_id
+from deltawitness.patching import argument
 from deltawitness.session.core.frames import (
     FrameState,
     PlainQuery,
@@ -34,7 +35,6 @@ from deltawitness.session.core.table_providers import to_readable, to_readable_n
 from deltawitness.session.core.unpatched import REPLACED, unpatched
 from deltawitness.session.handlers import (
     Handler,
-    argument,
     attach_address,
     is_behind,
     is_delta,

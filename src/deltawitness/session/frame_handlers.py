@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
 from deltawitness.observe import current_observer
+from deltawitness.patching import argument
 from deltawitness.session.core.filter_fallback import call_frame, call_with_fallback
 from deltawitness.session.core.frames import ATTRIBUTE, FrameState, attach_state, derive, state_of
 from deltawitness.session.core.private_api import table_of_class
 from deltawitness.session.core.unpatched import REPLACED, unpatched
-from deltawitness.session.handlers import Handler, argument
+from deltawitness.session.handlers import Handler
 from deltawitness.session.queries import inside_a_query, observe_query
 from deltawitness.session.sql.exports import run_export
 from deltawitness.session.sql.frame_sources import record_export

@@ -35,7 +35,6 @@ from deltawitness.ledger.spool.reader import (
 )
 from deltawitness.ledger.spool.supervisor import ProcessEnd
 from deltawitness.ledger.tables.arrow import operation_rows, query, rows_from, valid_rows
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
@@ -51,6 +50,7 @@ from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.ledger.tables.write_rows import as_json, row_of_provisional
 from deltawitness.run import suppressed
 from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

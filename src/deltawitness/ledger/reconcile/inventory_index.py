@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
 

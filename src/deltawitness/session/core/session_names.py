@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.session.core.snapshot import Snapshot, TableName
-from deltawitness.session.core.tokens import quote_identifier, reference_parts
+from deltawitness.session.core.tokens import reference_parts
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.core.view_records import ViewRecords
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from datafusion import SessionContext

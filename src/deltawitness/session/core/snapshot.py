@@ -10,7 +10,7 @@ from deltawitness.commit.private_api import storage_options_of
 from deltawitness.events import InputVersion
 from deltawitness.locations import table_id
 from deltawitness.session.core.private_api import SCAN
-from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from datafusion import SessionContext

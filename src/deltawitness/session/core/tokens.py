@@ -24,7 +24,6 @@ __all__ = [
     "Spelling",
     "Words",
     "folded",
-    "quote_identifier",
     "reference_parts",
 ]
 
@@ -45,15 +44,6 @@ def folded(name: str) -> str:
     'Übung_a'
     """
     return name.translate(_ASCII_LOWER)
-
-
-def quote_identifier(*parts: str) -> str:
-    """Return a dotted name with each part quoted as a SQL identifier.
-
-    >>> quote_identifier("lake", 'a"b')
-    '"lake"."a""b"'
-    """
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from deltawitness.exceptions import StatementError
 from deltawitness.semconv import USER_METADATA, CommitKey
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT
-from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.tokens import Words
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.sql_quoting import quote_identifier
 from deltawitness.sql_statements import explained, first_word
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from deltawitness.session.core.private_api import (
     wrapped_plan,
 )
 from deltawitness.session.core.snapshot import Registered, is_printed_as
-from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.tokens import Words
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.counts import count_frame
@@ -57,6 +57,7 @@ from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
 from deltawitness.session.sql.planner import Planner
 from deltawitness.session.sql.write_plans import with_stored_plan
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile
@@ -21,6 +20,7 @@ from deltawitness.session.sql.merge_apply import (
 )
 from deltawitness.session.sql.merge_parser import Clause, Merge
 from deltawitness.session.sql.planner import Planner
+from deltawitness.sql_quoting import quote_identifier
 from deltawitness.sql_statements import contains_word
 
 if TYPE_CHECKING:
