@@ -64,7 +64,9 @@ def main():
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes servers that have ended
     # Only S3: moto's choice of a service would list its modules for each request.
     application = create_backend_app("s3")
-    Client(application).put("/lake", base_url="http://127.0.0.1")  # imports what a first request needs
+    Client(application).put(
+        "/lake", base_url="http://127.0.0.1"
+    )  # imports what a first request needs
     servers = []
     for line in sys.stdin:
         server = os.fork()
