@@ -14,6 +14,7 @@ from deltawitness.answers.predicates import (
     has_operation,
     has_version,
     is_since,
+    recorded_job,
 )
 from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
@@ -44,7 +45,11 @@ def list_runs(  # noqa: PLR0913 - keyword-only filters
         limit: maximum number of rows.
         offset: number of newer runs to skip.
     """
-    conditions = [*equal("job", job), *equal("status", status), *is_since("start_time", since)]
+    conditions = [
+        *equal("job", recorded_job(job)),
+        *equal("status", status),
+        *is_since("start_time", since),
+    ]
     order = f"{NEWEST_RUNS}, run_id"
     return rows_of_runs(ledger, conditions, order=order, limit=limit, offset=offset)
 
@@ -126,7 +131,7 @@ class WriteFilter:
                 "expectation_result", None if self.expectation is None else self.expectation.value
             ),
             *equal("run_id", run_id),
-            *equal("job", self.job),
+            *equal("job", recorded_job(self.job)),
             *([] if self.operation is None else [has_operation(self.operation)]),
             *([] if self.version is None else [_has_version(ledger, self.version)]),
             *([] if self.user is None else [_is_of_author(self.user)]),

@@ -7,7 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.lists import rows_of_runs
-from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since, scan
+from deltawitness.answers.predicates import (
+    NEWEST_RUNS,
+    NEWEST_WRITES,
+    equal,
+    is_since,
+    recorded_job,
+    scan,
+)
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
@@ -150,7 +157,7 @@ def _where(scope: ReportScope) -> str:
     conditions = [
         f"(scope IS NULL OR scope <> '{CacheScope.LEDGER.value}')",
         *([] if not scope.family else [is_in("run_id", scope.family)]),
-        *equal("job", scope.job),
+        *equal("job", recorded_job(scope.job)),
         *is_since("event_time", scope.since),
     ]
     return " AND ".join(conditions)
@@ -160,7 +167,7 @@ def _runs(ledger: LedgerListing, scope: ReportScope) -> tuple[list[RunRow], dict
     """Return the newest runs and the newest failed ones, the number of runs by status, and dropped events."""
     conditions = [
         *([] if not scope.family else [is_in("run_id", scope.family)]),
-        *equal("job", scope.job),
+        *equal("job", recorded_job(scope.job)),
         *is_since("start_time", scope.since),
     ]
     where = " AND ".join(conditions) or "true"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from deltawitness.answers.lists import WriteFilter, list_runs, list_writes
+from deltawitness.answers.predicates import recorded_job
 from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.ci_values import CiCheck, CiProblem, CiReport
@@ -126,7 +127,7 @@ def read_ci_report(  # noqa: PLR0913 - keyword-only options
     found = [
         *map(_regression, worse.regressions),
         *_failures(ledger, start, end, job),
-        *_overdue(late, job),
+        *_overdue(late, recorded_job(job)),
     ]
     checks = list(CiCheck)
     problems = sorted(

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS_ROWS
-from deltawitness.answers.predicates import equal, scan
+from deltawitness.answers.predicates import equal, recorded_job, scan
 from deltawitness.answers.rows import TableVersion, seconds_of_run
 from deltawitness.answers.run_report import undone_runs
 from deltawitness.ids_and_clock import in_utc, now_ns
@@ -268,7 +268,7 @@ def past_runs(
         is_in("status", _FINISHED),
         _until("start_time", at),
         f"coalesce(end_time, start_time) <= {timestamp_literal(at)}",
-        *equal("job", job),
+        *equal("job", recorded_job(job)),
         *_none_of(undone_runs(ledger, at)),
     ]
     rows = ledger.query(
