@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,14 @@ from deltawitness.semconv import Env
 from helpers.remote_parts import running_server
 
 WITHOUT_PANDAS = Path(__file__).parent / "helpers/hidden"
-"""A folder with a module `pandas` that raises ModuleNotFoundError."""
+"""A folder with modules `pandas` and `numpy` that raise ModuleNotFoundError."""
 
 SIZE = os.environ.get("TEST_SIZE")
 IS_LONG = SIZE == "long"
+
+if SIZE not in {"ci", "long"}:
+    # Several processes share the cores: with one thread for tasks, an engine needs a twentieth less CPU.
+    os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
 
 settings.register_profile(
     "fair", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -136,6 +141,7 @@ ENGINE = ("commit/", "delta_rs/", "ledger/", "observe/", "propagation/", "teleme
 """Folders of the tests that run on every supported release of deltalake."""
 
 
+@cache
 def _name_of(path):
     """Return the path of a test file in this folder, without its suffix; for other files their name."""
     here = Path(__file__).parent
@@ -194,7 +200,6 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish():
     """Leave the modules and the collected tests out of garbage collections: they live to the end."""
-    gc.collect()
     gc.freeze()
 
 
@@ -279,10 +284,10 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def programs_without_pandas():
-    """Hide pandas from the programs that tests start.
+    """Hide pandas and numpy from the programs that tests start.
 
-    An installation of the library has no pandas. Where it is installed, pyarrow imports it for the first
-    table that a program creates: 0.3 s of the 0.5 s that a small program takes.
+    An installation of the library has neither. Where they are installed, pyarrow imports numpy, and pandas
+    for the first table that a program creates: 0.4 s of the 0.5 s that a small program takes.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(WITHOUT_PANDAS), prepend=os.pathsep)
@@ -291,7 +296,7 @@ def programs_without_pandas():
 
 @pytest.fixture(scope="module")
 def programs_with_pandas():
-    """Let the programs of a test file import pandas."""
+    """Let the programs of a test file import pandas and numpy."""
     _, *others = os.environ["PYTHONPATH"].split(os.pathsep)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(others))

@@ -132,7 +132,7 @@ def bare_of(case):
     return BARE.get(way, "instrumented"), kind, "bare"
 
 
-@pytest.mark.parametrize("case", cases(CASES, CASES[1::4]), ids="-".join)
+@pytest.mark.parametrize("case", cases(CASES, CASES[1::6]), ids="-".join)
 def test_a_fork_behaves_as_in_the_bare_program(outcomes, case):
     """The children succeed or fail as those of the bare program, and every commit has one row."""
     folder, end = outcomes[case]

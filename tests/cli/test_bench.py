@@ -80,10 +80,10 @@ def test_tables_are_recreated_on_an_object_store_as_on_a_disk(server):
     """The old table is removed, so that a long benchmark needs no more space than a short one."""
     with temporary_folder("s3://lake/renewed", server.options) as place:
         case = Case(name="c", rows=3, by="uri", variants=("bare",))
-        times = run_case(case, 40, place, storage_options=server.options)
+        times = run_case(case, 18, place, storage_options=server.options)
         left = objects(server, place)
-    assert len(times["bare"]) == 40
-    assert {path.split("/")[1] for path in left if path.count("/") == 1} == {"3"}
+    assert len(times["bare"]) == 18
+    assert {path.split("/")[1] for path in left if path.count("/") == 1} == {"2"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import Client
 
@@ -62,8 +62,11 @@ def serve(application, started_file, requests_file, delay):
 def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C ends the tests, which end this process
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes servers that have ended
-    application = DomainDispatcherApplication(create_backend_app)
-    Client(application).put("/lake", base_url="http://127.0.0.1")  # creates the application of S3
+    # Only S3: moto's choice of a service would list its modules for each request.
+    application = create_backend_app("s3")
+    Client(application).put(
+        "/lake", base_url="http://127.0.0.1"
+    )  # imports what a first request needs
     servers = []
     for line in sys.stdin:
         server = os.fork()

@@ -1,5 +1,6 @@
-"""The OpenLineage events of `make demo`: the specification, openlineage-java and Feast accept each of them.
+"""The OpenLineage events of `make demo`: openlineage-java and Feast accept each of them.
 
+`tests/project/test_demo.py` checks them against the specification.
 Java and Feast run in environments of their own, which `helpers.lineage_consumers` makes once.
 """
 
@@ -21,7 +22,7 @@ from helpers.lineage_consumers import (
     missing_for_java,
     parse_in_java,
 )
-from helpers.lineage_server import lineage_server, spec_validator
+from helpers.lineage_server import lineage_server
 from helpers.places import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -50,16 +51,6 @@ def demo(tmp_path_factory):
                 timeout=600,
             )
     return folder / "ledger", events
-
-
-def test_every_event_of_the_demo_meets_the_specification(demo):
-    """Both events of each operation are valid, with all their facets."""
-    validate = spec_validator()
-    ledger, events = demo
-    for event in events:
-        validate(event)
-    kinds = Counter(event["eventType"] for event in events)
-    assert kinds["START"] == kinds["COMPLETE"] == len(sent_writes(ledger)) > 30
 
 
 def sent_writes(ledger):

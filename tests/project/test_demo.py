@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from deltawitness import Ledger, history
+from deltawitness import Ledger, history, writes
+from helpers.lineage_server import lineage_server, spec_validator
 from helpers.places import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -18,21 +21,40 @@ ROOT = REPOSITORY
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """A folder with the lakehouse and the summary of the demo, and the result of its program."""
-    folder = tmp_path_factory.mktemp("demo")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "deltawitness", "run", "--job", "lakehouse", "--show-trace"),
-            *("--json", "summary.json", "--", sys.executable),
-            *(str(ROOT / "examples" / "lakehouse.py"), str(folder / "lake")),
-        ],
+def events():
+    """The OpenLineage events that the programs have sent, and the environment in which they send them."""
+    with lineage_server() as (url, received):
+        sending = {"DELTAWITNESS_OPENLINEAGE": url, "DELTAWITNESS_SINK_TIMEOUT": "120"}
+        yield received, {**os.environ, **sending}
+
+
+def execute(folder, program, environment, *options):
+    """Run a program on the lakehouse of a folder under `deltawitness run`."""
+    script = [sys.executable, str(ROOT / "examples" / program), str(folder / "lake")]
+    return subprocess.run(
+        [sys.executable, "-m", "deltawitness", "run", *options, "--", *script],
         capture_output=True,
         text=True,
         check=True,
         cwd=folder,
+        env=environment,
     )
-    return folder, done
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, events):
+    """A folder with the lakehouse and the summary of the demo, and the result of its program."""
+    folder = tmp_path_factory.mktemp("demo")
+    options = "--job", "lakehouse", "--show-trace", "--json", "summary.json"
+    return folder, execute(folder, "lakehouse.py", events[1], *options)
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory, demo, events):
+    """A folder with a copy of that lakehouse and a cache of it, and the result of the program of the cache."""
+    folder = tmp_path_factory.mktemp("cached")
+    shutil.copytree(demo[0] / "lake", folder / "lake")
+    return folder, execute(folder, "cached_lakehouse.py", events[1], "--job", "cached")
 
 
 def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(demo):
@@ -75,25 +97,15 @@ AFTER_THE_BATCH = """\
   high_airports: hit"""
 
 
-def test_a_late_batch_recomputes_exactly_the_dependent_views(demo, tmp_path):
+def test_a_late_batch_recomputes_exactly_the_dependent_views(cached):
     """After all misses and all hits, only dependent views are misses; output and ledger have the reasons."""
-    shutil.copytree(demo[0] / "lake", tmp_path / "lake")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "deltawitness", "run", "--job", "cached", "--", sys.executable),
-            *(ROOT / "examples" / "cached_lakehouse.py", tmp_path / "lake"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
+    folder, done = cached
     lines = [line.rpartition("; ")[0] or line for line in done.stdout.splitlines()]
     assert "\n".join(lines) == (
         f"first pass:\n{MISSES_FIRST}\nsecond pass:\n{HITS_THEN}\n"
         f"a late batch: 1,175 flights\nafter the late batch:\n{AFTER_THE_BATCH}"
     )
-    ledger = Ledger(tmp_path / ".deltawitness")
+    ledger = Ledger(folder / ".deltawitness")
     counts = {
         row["job"]: (row["misses"], row["hits"], row["writes"]) for row in ledger.runs().to_pylist()
     }
@@ -111,6 +123,21 @@ def test_a_late_batch_recomputes_exactly_the_dependent_views(demo, tmp_path):
         "input changed: delays_by_carrier 0 -> 1",
         *["input changed: flights 21 -> 22"] * 2,
     ]
+
+
+def test_every_event_of_the_demo_meets_the_specification(demo, cached, events):
+    """Both events of each operation are valid, with all their facets."""
+    validate = spec_validator()
+    for event in events[0]:
+        validate(event)
+    kinds = Counter(event["eventType"] for event in events[0])
+    sent = [
+        row
+        for folder, _ in (demo, cached)
+        for row in writes(root=folder / ".deltawitness")
+        if row.result not in {"hit", "miss"}  # the reads of the cache
+    ]
+    assert kinds["START"] == kinds["COMPLETE"] == len(sent) > 30
 
 
 def test_the_notebook_runs(tmp_path):

@@ -231,14 +231,14 @@ def test_an_error_of_reading_is_a_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_hostile_names_are_text(tmp_path):
+def test_hostile_names_are_text(tmp_path, size):
     """Markup, control characters and names of 10 kB are shown as text, in lists and in details."""
     root = hostile_ledger(tmp_path / "ledger")
 
     async def steps(app, pilot):
         await press(app, pilot, "2")
         table = app.screen.query_one("#writes-table", PagedTable)
-        for number in range(0, len(table.items), 5):
+        for number in range(0, len(table.items), size(5, 1, 13)):
             table.move_cursor(row=number)
             await press(app, pilot, "enter")
             assert len(app.screen_stack) == 2

@@ -23,13 +23,14 @@ from deltawitness.commit.restored import restored_version
 from deltawitness.events import CommitMetrics
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.operation_names import metrics_operation_of, save_mode_of
 from deltawitness.ledger.tables.schema import INVENTORY, Source
 from deltawitness.locations import last_segment
 from deltawitness.redaction import redact_message
 from deltawitness.semconv import USER_METADATA, CacheResult, CommitKey
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "log_metrics_of",

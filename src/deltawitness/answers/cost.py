@@ -13,8 +13,9 @@ from deltawitness.answers.health.file_checks import leftovers_of
 from deltawitness.answers.health.table_state import TableState, read_state
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.predicates import equal, is_since, recorded_job
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.commit.parallel import LogReaders
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.locations import last_segment, local_path, strip_credentials

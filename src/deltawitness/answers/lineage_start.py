@@ -16,8 +16,8 @@ from deltawitness.answers.rows import TableVersion
 from deltawitness.answers.undrained import undrained_hint
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.locations import table_id
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["Start", "find_start"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from deltawitness.answers.lookup import find_run_id, table_condition
 from deltawitness.answers.predicates import (
@@ -16,10 +16,12 @@ from deltawitness.answers.predicates import (
     is_since,
     recorded_job,
 )
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.semconv import CacheOperation, CacheResult, ExpectationResult
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["WriteFilter", "list_reads", "list_runs", "list_writes", "rows_of_runs"]
 
@@ -182,16 +184,12 @@ def list_writes(
     if not found:
         return []
     ids = is_in("write_id", (row["write_id"] for row in found))
-    times = [_in_utc(row["event_time"]) for row in found if row["event_time"] is not None]
+    times = [in_utc(row["event_time"]) for row in found if row["event_time"] is not None]
     near = [] if len(times) < len(found) else _between(min(times), max(times))
     return ledger.rows(INVENTORY, [*conditions, *near, ids], order=_PAGED_WRITES)
 
 
 _PAGED_WRITES = f"{NEWEST_WRITES}, write_id"
-
-
-def _in_utc(time: datetime) -> datetime:
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _between(first: datetime, last: datetime) -> list[str]:

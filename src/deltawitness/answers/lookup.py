@@ -11,10 +11,11 @@ from deltawitness.answers.undrained import undrained_hint
 from deltawitness.commit.log import open_log
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerTable
 from deltawitness.locations import canonical_uri, is_uri, last_segment, local_path
 from deltawitness.run_context import RUN_ID_FORM
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "NamedTable",

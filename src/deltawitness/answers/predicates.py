@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from deltawitness.ledger.tables.literals import quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import timestamp_literal
 from deltawitness.redaction import redact_label
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "NEWEST_RUNS",

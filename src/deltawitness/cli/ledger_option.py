@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -37,7 +37,7 @@ __all__ = [
 TABLES_HELP = "Tables, folders of tables, or globs such as 's3://lake/**'."
 """Help of an argument that names tables."""
 
-RootOption = typer.Option(
+RootOption: Any = typer.Option(
     "--root",
     metavar="LOCATION",
     help="Path or URI of the ledger and cache; by default DELTAWITNESS_ROOT, else .deltawitness.",

@@ -29,19 +29,19 @@ from deltawitness.html_report.sums import (
     PARTS,
     OperationSums,
     ReasonSums,
-    in_utc,
     read_edges,
     read_lanes,
     read_reasons,
     read_run_tables,
     read_sums,
 )
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, CacheScope, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["MAX_BARS", "MAX_CONFLICTS", "MAX_EVENTS", "read_content"]
 

@@ -113,17 +113,13 @@ def health_cells(table: TableHealth) -> Sequence[object]:
         "ok" if table.severity is None else table.severity.value,
         table.version,
         table.files,
-        _size(table.bytes),
+        size(table.bytes),
         table.rows,
         table.commits,
         table.commits_since_checkpoint,
-        _size(table.held_bytes),
-        _size(table.orphan_bytes),
+        size(table.held_bytes),
+        size(table.orphan_bytes),
     )
-
-
-def _size(count: int | None) -> str:
-    return "" if count is None else size(count)
 
 
 def finding_cells(finding: HealthFinding) -> Sequence[object]:

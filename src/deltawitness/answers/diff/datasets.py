@@ -166,8 +166,8 @@ class ComparableRows(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
 
     def __init__(self, source: RowSource, columns: Sequence[str]) -> None:
         self.source = source
-        self.columns = tuple(columns)
-        self.reading = Reading()
+        self.columns: tuple[str, ...] = tuple(columns)
+        self.reading: Reading = Reading()
         types = [comparable_type(source.schema.field(name).type) for name in columns]
         self._schema = pa.schema([(f"c{number}", kind) for number, kind in enumerate(types)])
 

@@ -50,8 +50,9 @@ class Pair:
     """
 
     def __init__(self, a: RowSource, b: RowSource, columns: Sequence[str]) -> None:
-        self.columns = tuple(columns)
-        self.a, self.b = compared(a, columns), compared(b, columns)
+        self.columns: tuple[str, ...] = tuple(columns)
+        self.a: ComparableRows = compared(a, columns)
+        self.b: ComparableRows = compared(b, columns)
 
     def expressions(self) -> tuple[list[str], list[str]]:
         """Return a SQL expression per column and source, with equal types on both sides.

@@ -13,11 +13,12 @@ from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.operation_names import save_mode_of
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.semconv import CacheResult, CommitKey
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["operations_between"]
 

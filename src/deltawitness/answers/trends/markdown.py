@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from deltawitness.answers.health.checks import counted
 from deltawitness.answers.rows import RunRow, seconds_of_run
 from deltawitness.answers.trends.ci_values import CiProblem
 
@@ -50,7 +51,7 @@ def report_text(
             for each in problems
         ]
         lines += _table(("", "check", "job or table", "what", "run"), rows)
-    summary = f"{_count(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
+    summary = f"{counted(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
     if not runs:
         return "\n".join([*lines, summary, ""])
     lines += ["<details>", f"<summary>{summary}</summary>", ""]
@@ -62,10 +63,10 @@ def _verdict(problems: Sequence[CiProblem], failed: int) -> str:
     """Return the heading: the numbers of problems and warnings, else of runs that no check has found."""
     fails = sum(each.fails for each in problems)
     warnings = len(problems) - fails
-    parts = [_count(fails, "problem")] if fails else []
-    parts += [_count(warnings, "warning")] if warnings else []
+    parts = [counted(fails, "problem")] if fails else []
+    parts += [counted(warnings, "warning")] if warnings else []
     if not parts and failed:
-        return f"no problems, but {_count(failed, 'run')} not ok"
+        return f"no problems, but {counted(failed, 'run')} not ok"
     return ", ".join(parts) or "no problems"
 
 
@@ -109,10 +110,6 @@ def escape(text: str) -> str:
 def _code(text: str | None) -> str:
     """Return an id as code; characters that would end the code or the cell are left out."""
     return "" if text is None else f"`{_NOT_IN_CODE.sub('', text)[:_CELL]}`"
-
-
-def _count(count: int, unit: str) -> str:
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def _time(time: datetime) -> str:

@@ -13,11 +13,12 @@ from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS
 from deltawitness.answers.predicates import equal, recorded_job, scan
 from deltawitness.answers.rows import TableVersion, seconds_of_run
 from deltawitness.answers.run_report import undone_runs
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.locations import last_segment
 from deltawitness.semconv import UNDO_JOB, CacheScope
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["PastRun", "PastWrites", "micros_of", "now", "past_runs", "past_writes", "time_of"]
 
@@ -282,11 +283,11 @@ def past_runs(
 
 
 def _run(row: Row) -> PastRun:
-    start, end = _in_utc(row["start_time"]), row["end_time"]
+    start, end = in_utc(row["start_time"]), row["end_time"]
     return PastRun(
         run_id=row["run_id"],
         start_time=start,
-        seconds=seconds_of_run(start, None if end is None else _in_utc(end), row["status"]),
+        seconds=seconds_of_run(start, None if end is None else in_utc(end), row["status"]),
         is_ok=row["status"] == "ok",
         rows=int(row["changed"] or 0),
         hits=int(row["hits"] or 0),
@@ -298,8 +299,3 @@ def _run(row: Row) -> PastRun:
 def _until(name: str, at: datetime) -> str:
     # The partition column is compared too, so that files are skipped.
     return f"event_date <= DATE '{at.date()}' AND {name} <= {timestamp_literal(at)}"
-
-
-def _in_utc(time: Any) -> datetime:
-    found: datetime = time
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

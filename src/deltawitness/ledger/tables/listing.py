@@ -7,7 +7,6 @@ come back as dictionaries.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -31,6 +30,7 @@ from deltawitness.ledger.tables.schema import (
 from deltawitness.ledger.tables.shards import TableParts, shard_names
 from deltawitness.run import suppressed
 from deltawitness.settings import Settings
+from deltawitness.sql_statements import contains_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -290,7 +290,7 @@ def _is_named(table: LedgerTable, sql: str, stored: AbstractSet[str]) -> bool:
     names = {table.alias, *(["run_parts"] if table is RUNS else [])} - stored
     if not names:
         return False
-    return re.search(rf"\b({'|'.join(names)})\b", sql, re.IGNORECASE) is not None
+    return contains_word(sql, names)
 
 
 def _null(sql_type: str | None) -> str:
