@@ -141,11 +141,12 @@ lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)  ## mypy, strict, as on each operating system; pyright on the public API
+types: $(READY)  ## mypy, strict, as on each operating system; pyright on the public API; every type is known
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/pyright
+	$(BIN)/python tools/type_completeness.py
 
 layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports

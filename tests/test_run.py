@@ -226,6 +226,23 @@ def test_ids_are_uuids_of_version_7_and_sort_by_time():
     assert abs((first.int >> 80) - now_ns() // 1_000_000) < 10_000
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_makes_other_ids_than_its_parent():
+    """Ids are made in batches, and the child has the parent's memory."""
+    new_id()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, " ".join(new_id() for _ in range(100)).encode())
+        os._exit(0)
+    own = [new_id() for _ in range(100)]
+    assert os.waitpid(pid, 0) == (pid, 0)
+    ids = own + os.read(reader, 10_000).decode().split()
+    os.close(reader)
+    os.close(writer)
+    assert len({each[14:] for each in ids}) == 200
+
+
 def test_ids_and_clock_are_restored_after_the_block():
     """After the block, ids and times come from the system again."""
     with fixed(ids=lambda: "one", clock=lambda: 7):

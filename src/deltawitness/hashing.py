@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.forks import importing
@@ -51,10 +51,29 @@ def schema_hash(schema: object) -> str:
         raise
     except Exception:  # noqa: BLE001 - Arrow raises its own errors for a type that pyarrow rejects
         return _hash_of_fields(_foreign_field_text(field) for field in _foreign_fields(schema))
+    global _last  # noqa: PLW0603 - one value, which is replaced and not changed
+    last = _last
+    if last is not None and arrow.equals(last[0], check_metadata=False):
+        return last[1]
     try:
-        return _schema_hash(arrow.remove_metadata())
+        found = _schema_hash(arrow.remove_metadata())
     except TypeError:  # pyarrow cannot hash some types, so lru_cache cannot cache them
-        return _schema_hash.__wrapped__(arrow)
+        found = _schema_hash.__wrapped__(arrow)
+    _last = (arrow, found) if _has_plain_types(arrow) else None
+    return found
+
+
+_last: tuple[pa.Schema, str] | None = None
+"""The last schema with plain types, and its hash. To compare it is faster than a lookup in a cache."""
+
+
+def _has_plain_types(schema: pa.Schema) -> bool:
+    """Return whether equal schemas have equal hashes: Arrow ignores some names inside nested types."""
+    types = _pyarrow().types
+    return not any(
+        types.is_nested(kind) or types.is_dictionary(kind) or hasattr(kind, "extension_name")
+        for kind in schema.types
+    )
 
 
 @lru_cache(maxsize=512)
@@ -67,10 +86,7 @@ def _hash_of_fields(fields: Iterable[str]) -> str:
 
 
 def _arrow_schema(source: Any) -> pa.Schema:
-    with importing():
-        import pyarrow as pa  # noqa: PLC0415 - slow; loaded when there is a schema
-        import pyarrow.types  # noqa: PLC0415 - as above
-
+    pa = _pyarrow()
     if isinstance(source, pa.Schema):
         return source
     if hasattr(source, "__arrow_c_schema__"):
@@ -83,6 +99,15 @@ def _arrow_schema(source: Any) -> pa.Schema:
         return _arrow_schema(to_arrow())
     msg = f"schema_hash: {type(source).__name__} exports no Arrow schema"
     raise TypeError(msg)
+
+
+@cache
+def _pyarrow() -> Any:
+    """Return the module `pyarrow`, which is slow to import: it is loaded when there is a schema."""
+    with importing():
+        import pyarrow.types  # noqa: PLC0415 - see above
+
+    return pyarrow
 
 
 def _foreign_fields(source: Any) -> list[Any]:

@@ -80,7 +80,7 @@ class HttpTarget:
             msg = f"the URL of {what} is http: use https, or allow http"
             raise ConfigurationError(msg)
         self._url = url
-        self.destination = f"{parts.scheme}://{parts.netloc}"
+        self.destination: str = f"{parts.scheme}://{parts.netloc}"
         proxies = [urllib.request.ProxyHandler({})] if is_local else []
         self._opener: OpenerDirector = urllib.request.build_opener(_NoRedirect, *proxies)
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 
 from deltawitness.semconv import Env
 
-__all__ = ["interpreter", "supervisor_lock"]
+__all__ = ["interpreter", "process_key", "supervisor_lock"]
+
+
+def process_key() -> str:
+    """Return what tells this process from all others that run at the same time: its host and its id."""
+    return f"{platform.node()}:{os.getpid()}"
 
 
 def supervisor_lock() -> str | None:

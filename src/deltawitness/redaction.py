@@ -103,6 +103,9 @@ _PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _TOKEN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,63}")
+_LABEL_DIGITS = 8
+"""Maximum number of digits in the words of a label that do not begin with a letter: those of a date."""
+
 _SECRET_NAME = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|api[_-]?key|access[_-]?key|eyJ[A-Za-z0-9_-]{8}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9+/_-]{40,}|[0-9a-f]{24,}"
@@ -381,14 +384,23 @@ def _uri_without_credentials(found: re.Match[str]) -> str:
 def redact_label(label: str) -> str:
     """Return a name that a user chose, such as of a job or a policy, in a form that is safe to export.
 
-    A plain name is unchanged, digits included; anything else is redacted as free text.
+    A plain name is unchanged, digits included; anything else is redacted as free text. Words of a name may be
+    numbers, dates and times with at most 8 digits together, so that a number of a card or a phone is not one.
 
-    >>> redact_label("nightly-load_2024.1"), redact_label("/home/ann/job")
-    ('nightly-load_2024.1', '[path]')
+    >>> (
+    ...     redact_label("nightly-load_2024.1"),
+    ...     redact_label("load 2024-03 10"),
+    ...     redact_label("/home/ann/job"),
+    ... )
+    ('nightly-load_2024.1', 'load 2024-03 10', '[path]')
     """
-    words = label.split(" ")
-    form = _TOKEN if len(words) == 1 else _NAME
-    is_plain = all(form.fullmatch(word) for word in words)
+    first, *others = label.split(" ")
+    numbers = [word for word in others if not _NAME.fullmatch(word)]
+    is_plain = (
+        (_NAME if others else _TOKEN).fullmatch(first) is not None
+        and all(map(_TOKEN.fullmatch, numbers))
+        and sum(map(str.isdigit, "".join(numbers))) <= _LABEL_DIGITS
+    )
     return label if is_plain and not _SECRET_NAME.search(label) else redact_text(label)
 
 

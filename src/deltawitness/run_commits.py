@@ -35,7 +35,7 @@ class RunCommits:
     __slots__ = ("__weakref__", "_lock", "_writes", "run_id")
 
     def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+        self.run_id: str = run_id
         self.clear()
 
     def clear(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 
 import pyarrow as pa
 import pytest
@@ -319,6 +320,17 @@ def test_exit_codes(table):
     assert "t@9 cannot be read" in error_of("diff", "t", "0", "9", code=2)
     assert "no table has the name" in error_of("diff", "nope", code=2)
     assert invoke("diff").exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--key", "id"), ("--stats",)])
+def test_a_deleted_data_file(table, options):
+    """The error names the version whose rows cannot be read; the reads of the other version have ended."""
+    DeltaTable("t").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    text = error_of("diff", "t", "0", "3", *options, code=2)
+    assert "the rows of t@0 cannot be read: a data file was deleted" in text
+    assert not [each for each in threading.enumerate() if each.name == "deltawitness-scan"]
+    assert invoke("diff", "t", "0", "3", "--no-rows").exit_code == 1
 
 
 @pytest.mark.slow

@@ -137,6 +137,7 @@ def test_the_last_version_is_shown_without_a_version(here):
     """It is the last one in the log, which the ledger does not have here; the answer says so."""
     shown = json_of("show", "lake/orders")
     assert (shown["table"]["version"], shown["in_ledger"], shown["in_log"]) == (4, False, True)
+    assert shown["mode"] in {"append", "overwrite", "error", None}  # not as the log spells it
     assert shown["notes"] == [NOT_IN_LEDGER]
     assert (shown["run_id"], shown["operation"], shown["metrics"]["rows_added"]) == (
         *(None, "WRITE", 3),

@@ -15,6 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, UndoState, run, show, undo, writes
+from deltawitness.answers.undrained import NOT_DRAINED
 from deltawitness.exceptions import LedgerLookupError
 from helpers.new_processes import start_process
 from programs import undo_until_killed
@@ -125,6 +126,11 @@ def test_the_run_of_a_killed_program_is_undone(place):
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(LedgerLookupError, match="no run begins with killed-1; spools of dead proc"):
         undo("killed-1", root=place.root)
+    with pytest.raises(
+        LedgerLookupError, match=r"begins with killed-1, and .* run `deltawitness dr"
+    ):
+        show("killed-1", root=place.root)
+    assert NOT_DRAINED in show(places[0], root=place.root).notes
     plan = undo(place.load.run_id, root=place.root)
     assert "the run may have more tables" in " ".join(plan.notes)
     done = undo("killed-1", root=place.root, apply=True)

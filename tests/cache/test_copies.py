@@ -170,7 +170,7 @@ def test_a_write_that_reads_the_entry_names_the_remote_table(server, open_cache,
         frame.write_delta(target, storage_options=server.options)
         (commit,) = DeltaTable(target, storage_options=server.options).history(1)
         inputs.append(commit["inputs"])
-        registered = next(iter(session_of(ctx).snapshot))
+        registered = next(iter(session_of(ctx).names.snapshot))
         assert table_id(registered.uri) == registered.table_id
     assert inputs[0] == inputs[1]
     assert table_id(f"{place}/cache/cache_views/v") in json.dumps(inputs[0])

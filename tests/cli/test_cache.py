@@ -12,7 +12,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import table_id
+from deltawitness.answers.undrained import NOT_DRAINED
 from helpers.ledger_commands import error_of, invoke, json_of
+from helpers.ledger_parts import left_behind
 from helpers.terminal_commands import run_command
 
 pytestmark = pytest.mark.slow
@@ -329,6 +331,20 @@ def test_a_missing_cache_or_ledger_is_an_error(tmp_path, monkeypatch):
 def test_an_unknown_run_is_an_error(place):
     """The error is the same as that of the other commands."""
     assert error_of("verify", "nothing") == "no run begins with nothing"
+
+
+def test_a_run_may_be_in_a_spool(place):
+    """A command that does not find a run says that spools of dead processes are not imported yet."""
+    left_behind(place / ".deltawitness" / "cache_spool")
+    for names in (
+        ["verify", "open-0"],
+        ["writes", "--run", "open-0"],
+        ["show", "open-0"],
+        ["time", "open-0"],
+    ):
+        assert error_of(*names).endswith(f"; {NOT_DRAINED}")
+    assert invoke("drain").exit_code == 0
+    assert NOT_DRAINED not in error_of("verify", "nothing")
 
 
 def test_the_root_can_be_elsewhere(place, run_id, tmp_path, monkeypatch):

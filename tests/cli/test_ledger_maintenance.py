@@ -157,6 +157,11 @@ def test_the_spool_of_a_dead_process_is_drained(tmp_path, monkeypatch):
     assert invoke("drain").stdout == "no spools to import\n"
     assert json_of("drain")["operations"] == 0
     assert [row["status"] for row in json_of("runs")] == ["abandoned"]
+    # The end of the row is the time of the drain.
+    (run_id,) = (row["run_id"] for row in json_of("runs"))
+    assert "seconds" not in invoke("runs").stdout
+    assert "; its end is not known\n" in invoke("show", f"run:{run_id}").stdout
+    assert "note: the run was abandoned: its time is that until" in invoke("time", run_id).stdout
 
 
 @pytest.mark.internal_errors

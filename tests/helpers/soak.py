@@ -11,7 +11,9 @@ import statistics
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -30,6 +32,7 @@ BATCH = 100
 TRACE = 4
 """Spans of a trace: a run with three writes."""
 MIB = 1 << 20
+PROGRESS_S = 300.0
 
 ATTRIBUTES = {
     "db.system.name": "deltalake",
@@ -87,17 +90,31 @@ def request(first, count=BATCH):
 
 
 class Tally:
-    """Counts the spans of requests by their numbers, and does not store the requests."""
+    """Counts the spans of requests by their numbers, and does not store the requests.
+
+    Attributes:
+        total: spans that arrived.
+        different: spans that arrived, each counted once.
+    """
 
     def __init__(self):
-        self.seen, self.total = set(), 0
+        self.total = self.different = 0
+        self._seen, self._lock = bytearray(), threading.Lock()
 
     def append(self, received):
         """Count the spans of a request."""
-        for resource in received.resource_spans:
-            for scope in resource.scope_spans:
-                self.total += len(scope.spans)
-                self.seen.update(int.from_bytes(span.span_id, "big") for span in scope.spans)
+        numbers = [
+            int.from_bytes(span.span_id, "big")
+            for resource in received.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+        with self._lock:
+            self._seen.extend(bytes(max(0, max(numbers, default=0) + 1 - len(self._seen))))
+            for number in numbers:
+                self.different += not self._seen[number]
+                self._seen[number] = 1
+            self.total += len(numbers)
 
 
 class CountingBackend(Backend):
@@ -128,6 +145,8 @@ class Load:
         sent: spans that the Collector accepted.
         refused: requests that it refused; each was sent again.
         cpu_s: processor time of the Collector.
+        sender_cpu_s, receiver_cpu_s: processor time of the sender's thread, and of all other threads of its
+            process, which are mostly those of the backend.
         seconds: how long it took to send.
         samples: seconds since the start, resident memory in bytes, spans in the queue.
         lost, duplicated: spans that did not arrive, and that arrived once more.
@@ -136,6 +155,8 @@ class Load:
     sent: int = 0
     refused: int = 0
     cpu_s: float = 0.0
+    sender_cpu_s: float = 0.0
+    receiver_cpu_s: float = 0.0
     seconds: float = 0.0
     samples: list[tuple[float, int, float]] = field(default_factory=list)
     lost: int = 0
@@ -165,21 +186,34 @@ class Load:
         return (
             f"{self.sent} spans in {self.seconds:.0f} s ({self.sent / self.seconds:.0f}/s):"
             f" {self.lost} lost, {self.duplicated} duplicated, {self.refused} requests refused;"
-            f" {self.cpu_s / self.sent * 1e6:.0f} us CPU a span; memory {self.peak / MIB:.0f} MiB at most,"
+            f" {self.cpu_s / self.sent * 1e6:.0f} us CPU a span, {self.sender_cpu_s / self.sent * 1e6:.0f} of the"
+            f" sender, {self.receiver_cpu_s / self.sent * 1e6:.0f} of the receiver;"
+            f" memory {self.peak / MIB:.0f} MiB at most,"
             f" {self.slope:+.1f} MiB/min; at most {self.longest_queue:.0f} spans queued"
         )
 
 
-def send(one, rate, seconds):
-    """Send spans at a rate for some time; a refused request is sent again, as an SDK does."""
+def send(one, rate, seconds, progress=None):
+    """Send spans at a rate for some time; a refused request is sent again, as an SDK does.
+
+    Args:
+        one: the Collector.
+        rate: spans per second.
+        seconds: how long.
+        progress: is called each 5 minutes with a line about the Collector; None for no calls.
+    """
     load, tick = Load(), threading.Event()
-    start, before, sampled = time.monotonic(), cpu(one.pid), 0.0
+    start, before, sampled, shown = time.monotonic(), cpu(one.pid), 0.0, PROGRESS_S
+    sender, process = time.thread_time(), time.process_time()
     with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
         stub = TraceServiceStub(channel)
         while (at := time.monotonic() - start) < seconds:
             if at >= sampled:
                 load.samples.append((at, memory(one.pid), one.queued("traces")))
                 sampled = at + 1.0
+            if progress is not None and at >= shown:
+                progress(f"{at:.0f} s: {load.sent} spans sent, {memory(one.pid) / MIB:.0f} MiB")
+                shown += PROGRESS_S
             if load.sent > at * rate:
                 tick.wait(load.sent / rate - at)
                 continue
@@ -196,17 +230,20 @@ def send(one, rate, seconds):
                     break
             load.sent += BATCH
     load.seconds, load.cpu_s = time.monotonic() - start, cpu(one.pid) - before
+    load.sender_cpu_s = time.thread_time() - sender
+    load.receiver_cpu_s = time.process_time() - process - load.sender_cpu_s
     return load
 
 
-def soak(one, backend, rate, seconds):
+def soak(one, backend, rate, seconds, progress=None):
     """Send a load, wait until all of it has arrived, and return the result."""
-    load = send(one, rate, seconds)
+    load = send(one, rate, seconds, progress)
     tally = backend.tally
-    until(lambda: len(tally.seen) >= load.sent, f"{load.sent} spans, of which some have arrived")
+    with suppress(AssertionError):  # what has not arrived by then is lost
+        until(lambda: tally.different >= load.sent, f"{load.sent} spans")
     until(lambda: one.queued("traces") == 0, "an empty queue")
     load.samples.append((load.seconds, memory(one.pid), 0.0))
-    load.lost, load.duplicated = load.sent - len(tally.seen), tally.total - len(tally.seen)
+    load.lost, load.duplicated = load.sent - tally.different, tally.total - tally.different
     return load
 
 
@@ -251,7 +288,8 @@ def main():
             if options.sizes:
                 sizes(one, backend)
             else:
-                print(soak(one, backend, options.rate, options.seconds).line())
+                show = partial(print, flush=True)
+                show(soak(one, backend, options.rate, options.seconds, show).line())
         finally:
             one.stop()
             backend.down()

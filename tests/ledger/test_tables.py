@@ -20,7 +20,6 @@ from deltawitness.ledger.tables.arrow import (
     rows_from,
     with_partition,
 )
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import (
     CONFIGURATION,
     INVENTORY,
@@ -31,6 +30,7 @@ from deltawitness.ledger.tables.schema import (
     LedgerRoot,
 )
 from deltawitness.ledger.tables.write_rows import as_json
+from deltawitness.sql_quoting import quote_literal
 from helpers.ledger_parts import operation_row, rows_of, sealed_rows, spool_in
 
 FROZEN = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import os
 import subprocess
@@ -33,6 +34,7 @@ from deltawitness.commit.receipts import Receipt
 from deltawitness.locations import canonical_uri
 from deltawitness.observe import completion
 from deltawitness.observe import receipts as receipts_module
+from deltawitness.observe.receipts import PendingReceipt
 from deltawitness.run_commits import CAPACITY
 from deltawitness.semconv import CacheResult, ErrorType, Operation
 from deltawitness.testing import capture_writes
@@ -410,6 +412,23 @@ def test_a_run_holds_a_bounded_number_of_commits():
         for version in range(CAPACITY + 5):
             service.run_commits().add(Known(version))
     assert versions(service.commits) == list(range(5, CAPACITY + 5))
+
+
+@pytest.mark.slow
+def test_a_context_holds_only_its_last_commit_of_an_object_store(server):
+    """Whether such a write has committed is known only after its delivery; a service makes millions of them."""
+    uri, held = "s3://lake/receipts", []
+    for _ in range(4):
+        with run("load"):
+            write_deltalake(uri, DATA, mode="append", storage_options=server.options)
+        with receipts() as got:
+            write_deltalake(uri, DATA, mode="ignore", storage_options=server.options)
+        assert versions(got) == [None]
+        flush()
+        gc.collect()
+        held.append(sum(isinstance(each, PendingReceipt) for each in gc.get_objects()))
+        assert last_commit().version == DeltaTable(uri, storage_options=server.options).version()
+    assert held == [held[0]] * 4
 
 
 @pytest.mark.slow

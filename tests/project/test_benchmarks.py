@@ -10,6 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from deltalake import write_deltalake
+
+from deltawitness import read_commit_metadata
+from deltawitness.bench import worker
+from deltawitness.semconv import CommitKey
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -45,6 +50,16 @@ def test_a_figure_above_its_limit_is_a_regression(benchmark):
     smoke = benchmark("smoke")
     figures = [smoke.Figure("case", "name", base, 110, 1.1) for base in (100, 90, 0)]
     assert [each.is_regression for each in figures] == [False, True, False]
+
+
+def test_the_commit_keys_of_the_benchmark_are_those_of_an_observed_write(delta_telemetry, tmp_path):
+    """The variant without telemetry has the keys of all signals; a code version needs a repository."""
+    write_deltalake(tmp_path, worker.rows(10))
+    metadata = read_commit_metadata(tmp_path, 0).metadata
+    ours = {key.value for key in CommitKey}
+    assert metadata.keys() & ours | {"code_version"} == worker.COMMIT_KEYS.keys()
+    for key in metadata.keys() & worker.COMMIT_KEYS.keys() - {"job_name"}:
+        assert len(metadata[key]) == len(worker.COMMIT_KEYS[key]), key
 
 
 def run(*command: str, at: Path) -> subprocess.CompletedProcess[str]:

@@ -88,5 +88,5 @@ def test_a_commit_that_landed_is_served(server, table, monkeypatch):
                 frame.collect()
             flush()
             assert "but its commit has landed" in repr(frame)
-    (entry,) = session_of(ctx.__wrapped__).snapshot
+    (entry,) = session_of(ctx.__wrapped__).names.snapshot
     assert entry.version == version(server, table) == 2

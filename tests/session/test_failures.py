@@ -155,7 +155,9 @@ def test_the_error_leaves_though_the_table_cannot_be_served(uri, late_errors, mo
 
             patch.setattr(DeltaTable, "__init__", init)
         else:
-            patch.setattr("deltawitness.session.core.state.Session.publish_location", fail)
+            patch.setattr(
+                "deltawitness.session.core.session_tables.SessionTables.publish_location", fail
+            )
         with pytest.raises(KeyboardInterrupt) as caught:
             ctx.sql("INSERT INTO t VALUES (4)").collect()
     assert caught.value is error

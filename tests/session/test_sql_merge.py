@@ -44,7 +44,7 @@ def test_an_insert_has_landed_though_its_commit_cannot_be_read(ctx, monkeypatch)
     def unreadable(*_args, **_kwargs):
         raise PermissionError("denied")
 
-    monkeypatch.setattr("deltawitness.delta_rs.receipts.open_log", unreadable)
+    monkeypatch.setattr("deltawitness.delta_rs.own_commits.open_log", unreadable)
     assert run(ctx, "INSERT INTO people SELECT * FROM news") == 2
     assert ("receipt", "PermissionError") in internal_errors.error_counts()
 

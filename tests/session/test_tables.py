@@ -330,10 +330,10 @@ def test_an_older_version_is_not_served_after_a_newer_one(ctx, uri):
     """Publishing an older version after a newer one has no effect."""
     ctx.register_delta("t", uri)
     session = session_of(ctx.__wrapped__)
-    (entry,) = session.snapshot
+    (entry,) = session.names.snapshot
     before = DeltaTable(uri)
     insert(ctx, 4)
-    session.publish(ctx.__wrapped__, entry, before)
+    session.tables.publish(ctx.__wrapped__, entry, before)
     assert ids(ctx) == [1, 2, 3, 4]
 
 

@@ -13,11 +13,11 @@ from deltawitness.alerts.messages import body_of
 from deltawitness.alerts.state import Batch, NotifyState, StateFile
 from deltawitness.alerts.values import Alert, AlertKind, MessageFormat, NotifyResult
 from deltawitness.alerts.webhook import Webhook
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.trends.overdue import TOLERANCE
 from deltawitness.answers.trends.past import now
 from deltawitness.http_post import PostError
-from deltawitness.ids_and_clock import new_id
+from deltawitness.ids_and_clock import in_utc, new_id
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +34,11 @@ from deltawitness.answers.table_queries import (
 )
 from deltawitness.exceptions import LedgerLookupError, QuestionError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.locations import table_id
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_literal
+from deltawitness.sql_statements import may_be_query
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -136,8 +137,6 @@ def answer_bisect(  # noqa: PLR0913 - keyword-only options
 
 # --- the condition -----------------------------------------------------------------------------------
 
-_QUERY = re.compile(r"(?:\s|--[^\n]*\n|\()*(?:select|with)\b", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True)
 class _Condition:
@@ -226,7 +225,7 @@ def _forms(text: str) -> list[str]:
         f"SELECT true AS bad FROM {TABLE} WHERE {condition(text)} LIMIT 1",  # noqa: S608 - the caller's SQL, in a query
         f"SELECT {inner} AS bad FROM {TABLE} LIMIT 2",  # noqa: S608 - as above
     ]
-    if _QUERY.match(text):  # also a comparison of the value of a query
+    if may_be_query(text):  # also a comparison of the value of a query
         as_query = f"SELECT * FROM {inner} AS question LIMIT 2"  # noqa: S608 - as above
         return [as_query, f"SELECT {inner} AS bad", *of_rows]
     return of_rows

@@ -14,6 +14,7 @@ from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
 from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.answers.storage import error_reason, storage_options_for
 from deltawitness.answers.trace_links import trace_ids_of, trace_url
+from deltawitness.answers.undrained import NOT_DRAINED, has_undrained
 from deltawitness.call_site import CallSite
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.outcome import RawCommit, metrics_of
@@ -22,13 +23,14 @@ from deltawitness.commit.restored import restored_version
 from deltawitness.events import CommitMetrics
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal
-from deltawitness.ledger.tables.operation_names import metrics_operation_of
+from deltawitness.ledger.tables.literals import is_in
+from deltawitness.ledger.tables.operation_names import metrics_operation_of, save_mode_of
 from deltawitness.ledger.tables.schema import INVENTORY, Source
 from deltawitness.locations import last_segment
 from deltawitness.redaction import redact_message
 from deltawitness.semconv import USER_METADATA, CacheResult, CommitKey
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "log_metrics_of",
@@ -69,6 +71,8 @@ def read_commit(ledger: LedgerListing, named: NamedTable, settings: Settings) ->
         raise _no_version(named, log)
     rows = _rows_of_version(ledger, named, version)
     row, notes = _matching(rows, log)
+    if NOT_IN_LEDGER in notes and has_undrained(ledger):
+        notes = (*notes, NOT_DRAINED)
     if row is None and log.commit is None:
         raise _no_version(named, log)
     if log.problem is not None:
@@ -167,7 +171,7 @@ def _with_log(shown: ShownCommit, commit: CommitMetadata, content: bytes) -> Sho
         "message": message_of(commit),
         "code_version": _text(keys.get(CommitKey.CODE_VERSION)),
         "operation": commit.operation,
-        "mode": _text(commit.operation_parameters.get("mode")),
+        "mode": save_mode_of(commit.operation_parameters.get("mode")),
         "predicate": predicate_of(commit),
         "parameters": dict(commit.operation_parameters),
         "result": "write",

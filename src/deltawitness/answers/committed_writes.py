@@ -10,9 +10,10 @@ from typing import Any
 
 from deltawitness.answers.lineage_graph import EdgeKind
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheResult
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "CHANGES_ROWS",

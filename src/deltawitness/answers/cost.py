@@ -12,9 +12,10 @@ from deltawitness.answers.doctor import COMMITS, named_tables
 from deltawitness.answers.health.file_checks import leftovers_of
 from deltawitness.answers.health.table_state import TableState, read_state
 from deltawitness.answers.lookup import NamedTable
-from deltawitness.answers.predicates import equal, is_since
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.predicates import equal, is_since, recorded_job
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.commit.parallel import LogReaders
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.locations import last_segment, local_path, strip_credentials
@@ -73,7 +74,7 @@ def cost(  # noqa: PLR0913 - keyword-only filters
     chosen = settings_with(root, storage_options, settings)
     ledger = ledger_of(chosen)
     named = named_tables(ledger, [os.fspath(table) for table in tables], chosen)
-    start = in_utc(since)
+    start, job = in_utc(since), recorded_job(job)
     found = {(each.job, each.uri): each for each in _written(ledger, named, job, start)}
     notes: list[str] = []
     if files:

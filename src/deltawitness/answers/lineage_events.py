@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from deltawitness.answers.lists import WriteFilter, rows_of_runs
 from deltawitness.answers.predicates import NEWEST_RUNS
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import TableVersion, WriteRow
 from deltawitness.call_site import CallSite
 from deltawitness.events import (
@@ -27,6 +27,7 @@ from deltawitness.events import (
     WriteIntent,
     WriteOutcome,
 )
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY, Source

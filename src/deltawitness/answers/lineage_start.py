@@ -13,10 +13,11 @@ from deltawitness.answers.committed_writes import (
 )
 from deltawitness.answers.lookup import NamedTable, find_table, read_table
 from deltawitness.answers.rows import TableVersion
+from deltawitness.answers.undrained import undrained_hint
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.locations import table_id
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["Start", "find_start"]
 
@@ -56,27 +57,27 @@ def find_start(writes: CommittedWrites, text: str, *, is_read_enough: bool) -> S
         if version is None and is_read_enough:
             version = _newest_read(ledger, identity)
         if version is None:
-            raise _no_write(named)
+            raise _no_write(ledger, named)
     writes.load([(identity, version)])
     if writes.get((identity, version)) is None and not (
         is_read_enough and _is_read(ledger, identity, version)
     ):
         newest = _newest(ledger, identity)
         if newest is None:
-            raise _no_write(named)
+            raise _no_write(ledger, named)
         msg = (
             f"{named.name}: the ledger has no version {version}, the last one is {newest};"
-            " `deltawitness reconcile` adds commits that nothing observed"
+            f" `deltawitness reconcile` adds commits that nothing observed{undrained_hint(ledger)}"
         )
         raise LedgerLookupError(msg)
     table = TableVersion(version, named.name, named.uri, identity)
     return Start(table, (identity, version), named.version is not None)
 
 
-def _no_write(named: NamedTable) -> LedgerLookupError:
+def _no_write(ledger: LedgerListing, named: NamedTable) -> LedgerLookupError:
     return LedgerLookupError(
         f"{named.name}: the ledger has no write of this table;"
-        " `deltawitness reconcile` adds those that nothing observed"
+        f" `deltawitness reconcile` adds those that nothing observed{undrained_hint(ledger)}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from deltawitness.answers.lookup import find_run_id, table_condition
 from deltawitness.answers.predicates import (
@@ -14,11 +14,14 @@ from deltawitness.answers.predicates import (
     has_operation,
     has_version,
     is_since,
+    recorded_job,
 )
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.semconv import CacheOperation, CacheResult, ExpectationResult
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["WriteFilter", "list_reads", "list_runs", "list_writes", "rows_of_runs"]
 
@@ -42,7 +45,11 @@ def list_runs(  # noqa: PLR0913 - keyword-only filters
         limit: maximum number of rows.
         offset: number of newer runs to skip.
     """
-    conditions = [*equal("job", job), *equal("status", status), *is_since("start_time", since)]
+    conditions = [
+        *equal("job", recorded_job(job)),
+        *equal("status", status),
+        *is_since("start_time", since),
+    ]
     order = f"{NEWEST_RUNS}, run_id"
     return rows_of_runs(ledger, conditions, order=order, limit=limit, offset=offset)
 
@@ -124,7 +131,7 @@ class WriteFilter:
                 "expectation_result", None if self.expectation is None else self.expectation.value
             ),
             *equal("run_id", run_id),
-            *equal("job", self.job),
+            *equal("job", recorded_job(self.job)),
             *([] if self.operation is None else [has_operation(self.operation)]),
             *([] if self.version is None else [_has_version(ledger, self.version)]),
             *([] if self.user is None else [_is_of_author(self.user)]),
@@ -177,16 +184,12 @@ def list_writes(
     if not found:
         return []
     ids = is_in("write_id", (row["write_id"] for row in found))
-    times = [_in_utc(row["event_time"]) for row in found if row["event_time"] is not None]
+    times = [in_utc(row["event_time"]) for row in found if row["event_time"] is not None]
     near = [] if len(times) < len(found) else _between(min(times), max(times))
     return ledger.rows(INVENTORY, [*conditions, *near, ids], order=_PAGED_WRITES)
 
 
 _PAGED_WRITES = f"{NEWEST_WRITES}, write_id"
-
-
-def _in_utc(time: datetime) -> datetime:
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _between(first: datetime, last: datetime) -> list[str]:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 
-__all__ = ["LoggedCommit", "LoggedFile", "logged_commit"]
+__all__ = ["LoggedCommit", "LoggedFile", "actions_in", "logged_commit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def logged_commit(version: int, raw: bytes) -> LoggedCommit:
     removed: dict[str, LoggedFile] = {}
     properties: Mapping[str, str] | None = None
     damaged = 0
-    for name, action in _actions(raw):
+    for name, action in actions_in(raw):
         if name == "add":
             file = _file(action, None)
             added[file.path] = file
@@ -94,8 +94,12 @@ def logged_commit(version: int, raw: bytes) -> LoggedCommit:
     return LoggedCommit(metadata, len(raw), added, removed, properties, damaged)
 
 
-def _actions(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and value of each action; an empty name for a line that is no action."""
+def actions_in(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and value of each action of a commit; an empty name for a line that is no action.
+
+    Args:
+        raw: the content of the commit file.
+    """
     for line in raw.splitlines():
         if not line.strip():
             continue

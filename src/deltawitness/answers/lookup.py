@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deltawitness.answers.predicates import begins_with
+from deltawitness.answers.undrained import undrained_hint
 from deltawitness.commit.log import open_log
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerTable
 from deltawitness.locations import canonical_uri, is_uri, last_segment, local_path
 from deltawitness.run_context import RUN_ID_FORM
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "NamedTable",
@@ -130,7 +132,7 @@ def _unknown(ledger: LedgerListing, name: str, kind: str | None) -> LedgerLookup
     if kind != "run":
         parts.append(f"no table has the name, id or location {name}")
     known = _last_written_tables(ledger) if kind != "run" and ledger.exists() else ""
-    return LedgerLookupError(", and ".join(parts) + known)
+    return LedgerLookupError(", and ".join(parts) + known + undrained_hint(ledger))
 
 
 # --- runs --------------------------------------------------------------------------------------------
@@ -149,7 +151,7 @@ def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
     """
     found = run_ids_beginning_with(ledger, prefix)
     if not found:
-        msg = f"{option}no run begins with {prefix}"
+        msg = f"{option}no run begins with {prefix}{undrained_hint(ledger)}"
         raise LedgerLookupError(msg)
     return _the_run(found, prefix, option)
 

@@ -19,9 +19,9 @@ from deltawitness.answers.committed_writes import (
 )
 from deltawitness.answers.operations_index import OperationsIndex, number, numbers
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.semconv import CacheOperation
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     import pyarrow as pa

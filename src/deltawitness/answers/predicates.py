@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from deltawitness.ledger.tables.literals import quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import timestamp_literal
+from deltawitness.redaction import redact_label
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "NEWEST_RUNS",
@@ -15,6 +17,7 @@ __all__ = [
     "has_operation",
     "has_version",
     "is_since",
+    "recorded_job",
     "scan",
 ]
 
@@ -28,6 +31,11 @@ _LAST_CHARACTER = "\U0010ffff"
 def equal(name: str, value: str | None) -> list[str]:
     """Return the condition that a column has a value; no condition for None."""
     return [] if value is None else [f"{name} = {quote_literal(value)}"]
+
+
+def recorded_job(job: str | None) -> str | None:
+    """Return the name of a job as commits and the ledger have it; None for None."""
+    return None if job is None else redact_label(job)
 
 
 def is_since(name: str, time: datetime | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from deltawitness.answers.commits import read_commit
 from deltawitness.answers.impact import read_impact
@@ -20,6 +20,7 @@ from deltawitness.answers.shown_run import ShownRun, shown_run_of
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.html_display import RowList
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of
 from deltawitness.locations import strip_credentials
@@ -30,7 +31,6 @@ __all__ = [
     "check_depth",
     "errors",
     "impact",
-    "in_utc",
     "ledger_of",
     "lineage",
     "runs",
@@ -345,15 +345,8 @@ def ledger_of(settings: Settings, *, is_required: bool = True) -> LedgerListing:
     if own is not None:
         own.await_rows()
         own.drain()
-    ledger = LedgerListing(place)
+    ledger = LedgerListing.of(settings)
     if is_required and not ledger.exists():
         msg = f"there is no ledger at {strip_credentials(place.uri)}"
         raise LedgerLookupError(msg)
     return ledger
-
-
-def in_utc(time: datetime | None) -> datetime | None:
-    """Return a time of a caller in UTC; a time without a time zone is in UTC."""
-    if time is None:
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

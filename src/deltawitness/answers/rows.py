@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from deltawitness.html_display import HtmlDisplay
 
-__all__ = ["CountedOperation", "RunRow", "TableVersion", "WriteRow"]
+__all__ = ["CountedOperation", "RunRow", "TableVersion", "WriteRow", "seconds_of_run"]
 
 Row = Mapping[str, Any]
 
@@ -33,6 +33,24 @@ class TableVersion:
     def __str__(self) -> str:
         name = self.name or self.uri or self.table_id or "?"
         return name if self.version is None else f"{name}@{self.version}"
+
+
+def seconds_of_run(
+    start: datetime | None, end: datetime | None, status: str | None
+) -> float | None:
+    """Return how many seconds a run took; None if that is not known.
+
+    The end of an abandoned run is when that was found, which may be days later. An end before the start
+    means that the clock was set back.
+
+    Args:
+        start: when the run was opened.
+        end: when it ended; None if it has not.
+        status: its status.
+    """
+    if start is None or end is None or status == "abandoned" or end < start:
+        return None
+    return (end - start).total_seconds()
 
 
 def _table_versions(value: Any) -> tuple[TableVersion, ...]:

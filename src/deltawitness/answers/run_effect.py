@@ -6,11 +6,11 @@ of an earlier version, with or without that effect. So an undo is recognized by 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deltawitness.answers.logged_files import actions_in
 from deltawitness.commit.reader import CommitMetadata
 from deltawitness.commit.restored import restored_version
 from deltawitness.semconv import UNDONE_RUN
@@ -73,7 +73,7 @@ def log_commit(
     """
     # The undo of a run may be called inside that run: its commits are no work of the run.
     is_undo = metadata.metadata.get(UNDONE_RUN) in family
-    actions = list(_actions(raw))
+    actions = list(actions_in(raw))
     return LogCommit(
         metadata.version,
         metadata,
@@ -83,17 +83,6 @@ def log_commit(
         has_deletion_vectors=any(action.get("deletionVector") for _, action in actions),
         has_transaction=any(name == "txn" for name, _ in actions),
     )
-
-
-def _actions(raw: bytes) -> Iterable[tuple[str, dict[str, Any]]]:
-    for line in raw.splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            yield "", {}  # an action that cannot be parsed counts as a change
-            continue
-        for name, action in found.items() if isinstance(found, dict) else ():
-            yield name, action if isinstance(action, dict) else {}
 
 
 def _is_change(name: str, action: dict[str, Any]) -> bool:

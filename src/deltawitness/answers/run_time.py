@@ -140,7 +140,8 @@ def time(
     hits, saved = _saved(ledger, rows)
     if rows and not overheads:
         notes.append(
-            "an earlier release wrote the rows: the overhead of the observation is not known"
+            "the overhead of the observation is not known: an earlier release wrote the rows, or their"
+            " process was killed"
         )
     return RunTime(
         run_id=report.run["run_id"],
@@ -158,11 +159,13 @@ def time(
 
 
 def _wall(report: RunReport, rows: Sequence[WriteRow]) -> tuple[float | None, list[str]]:
-    """Return the milliseconds of a run, and a note if it has not ended."""
+    """Return the milliseconds of a run, and a note if its end is not known."""
     start, end = report.run["start_time"], report.run["end_time"]
     notes = []
-    if report.run["status"] is None or end is None:
-        notes = ["the run has not ended: its time is that until the end of its last operation"]
+    status = report.run["status"]
+    if status is None or end is None or status == "abandoned":
+        state = "was abandoned" if status == "abandoned" else "has not ended"
+        notes = [f"the run {state}: its time is that until the end of its last operation"]
         end = max((_end(row) for row in rows if row.event_time is not None), default=None)
     if start is None or end is None:
         return None, notes

@@ -13,12 +13,9 @@ from deltawitness.answers.rows import WriteRow
 from deltawitness.answers.run_report import RunReport, read_run, undo_message
 from deltawitness.answers.undo_plan import UndoPlan, UndoState, UndoTable
 from deltawitness.answers.undo_table import WrittenTable
-from deltawitness.exceptions import LedgerLookupError
+from deltawitness.answers.undrained import NOT_DRAINED, has_undrained
 from deltawitness.instrumentation import DeltaLakeInstrumentor
-from deltawitness.ledger.drain.recorder import recorder_of
-from deltawitness.ledger.spool.reader import has_abandoned
-from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
+from deltawitness.ledger.tables.locations import absolute_root
 from deltawitness.locations import last_segment
 from deltawitness.run import run as open_run
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, UNDO_JOB, CacheResult
@@ -84,11 +81,10 @@ def undo(  # noqa: PLR0913 - keyword-only options
     if apply:
         drain_ledger(chosen)
     ledger = ledger_of(chosen)
-    is_drained = not _has_undrained(chosen)
-    report = read_run(ledger, _run_id(ledger, run, is_drained=is_drained))
+    report = read_run(ledger, find_run_id(ledger, run))
     written = _written_tables(report, chosen)
     tables = [each.plan(discard_later=discard_later) for each in written]
-    plan = _plan(report, tables, is_drained=is_drained)
+    plan = _plan(report, tables, is_drained=not has_undrained(ledger))
     if not apply or not plan.in_state(UndoState.RESTORE):
         return replace(plan, is_applied=apply)
     return _applied(plan, written, chosen, discard_later=discard_later)
@@ -101,30 +97,10 @@ def drain_ledger(settings: Settings) -> None:
     Ledger(settings.cache_root, settings=settings).drain()
 
 
-_NOT_DRAINED = "spools of dead processes are not imported yet: run `deltawitness drain`"
-
-
-def _has_undrained(settings: Settings) -> bool:
-    """Return whether rows of dead processes are not in the ledger yet."""
-    place = root_of(settings)
-    own = recorder_of(place)
-    return has_abandoned(spool_folder(settings, place), None if own is None else own.home)
-
-
-def _run_id(ledger: LedgerListing, run: str, *, is_drained: bool) -> str:
-    try:
-        return find_run_id(ledger, run)
-    except LedgerLookupError as error:
-        if is_drained:
-            raise
-        msg = f"{error}; {_NOT_DRAINED}"
-        raise LedgerLookupError(msg) from None
-
-
 def _plan(report: RunReport, tables: list[UndoTable], *, is_drained: bool) -> UndoPlan:
     run, notes = report.run, []
     if not is_drained:
-        notes.append(f"{_NOT_DRAINED}; the run may have more tables")
+        notes.append(f"{NOT_DRAINED}; the run may have more tables")
     if run["status"] is None:
         notes.append("the run has not ended: it is open, or its spool is not imported yet")
     parent = run.get("parent_run_id")

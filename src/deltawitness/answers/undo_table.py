@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from deltawitness.answers.commits import time_of
 from deltawitness.answers.rows import WriteRow
 from deltawitness.answers.run_effect import LogCommit, effect_of, log_commit
 from deltawitness.answers.storage import error_reason
@@ -153,7 +154,7 @@ class WrittenTable:
             commit = parse_commit(version, raw)
             if commit.run_id in self.family:
                 first = version
-            elif self.start is None or _time_of(commit) < self.start:
+            elif self.start is None or (time_of(commit) or _EARLIEST) < self.start:
                 break
         return first
 
@@ -243,16 +244,7 @@ def _numbers(later: Sequence[LaterCommit]) -> str:
 def later_commit(commit: LogCommit) -> LaterCommit:
     """Return a commit that a restore discards."""
     found = commit.metadata
-    time = None if found.timestamp is None else _time_of(found)
-    return LaterCommit(commit.version, found.operation, found.run_id, time)
+    return LaterCommit(commit.version, found.operation, found.run_id, time_of(found))
 
 
 _EARLIEST = dt.datetime.fromtimestamp(0, tz=dt.UTC)
-
-
-def _time_of(commit: CommitMetadata) -> dt.datetime:
-    """Return the time of a commit; the earliest one if it is not known."""
-    try:
-        return dt.datetime.fromtimestamp((commit.timestamp or 0) / 1000, tz=dt.UTC)
-    except (OverflowError, OSError, ValueError):  # a log may have any number
-        return _EARLIEST

@@ -68,7 +68,7 @@ class BlockState:
     def __init__(self, key: str, deadline: float) -> None:
         self.key = key
         self.deadline = deadline
-        self.app_id = ONCE_APP_ID_PREFIX + hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.app_id: str = ONCE_APP_ID_PREFIX + hashlib.sha256(key.encode()).hexdigest()[:32]
         self.conflict: BaseException | None = None
         self.is_open = True
         self.commit_id: str | None = None

@@ -260,7 +260,7 @@ class DeltaCache:
             self._definitions[definition.scope, definition.name] = definition
             ctx = plain(self._ctx)
             session = session_of(ctx)
-            name = session.full_name(ctx, (definition.name,))
+            name = session.names.full_name(ctx, (definition.name,))
             session.cache_links.register_entry(name, partial(self._refresh_entry, definition))
         is_observed = isinstance(self._ctx, ObservedSessionContext)
         return ObservedDataFrame(plain(frame)) if is_observed else plain(frame)

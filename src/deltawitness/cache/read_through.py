@@ -123,7 +123,7 @@ class ReadThroughCache:
         if definition.is_registered:
             check_name_is_free(self._ctx, definition.name, uri)
         lock = f"{definition.scope.value}.{definition.name}"
-        with computing(session_of(self._ctx).full_name(self._ctx, (definition.name,))):
+        with computing(session_of(self._ctx).names.full_name(self._ctx, (definition.name,))):
             is_remote = local_path(uri) is None
             written = last_write(self._locks, lock) if is_remote else b""
             found = self._read(definition)

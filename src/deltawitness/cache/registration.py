@@ -44,9 +44,9 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
         ConfigurationError: the session has another table with this name.
     """
     session = session_of(ctx)
-    full = session.full_name(ctx, (name,))
+    full = session.names.full_name(ctx, (name,))
     with session.cache_links.registering:
-        registered = session.snapshot.get(full)
+        registered = session.names.snapshot.get(full)
         is_own = session.cache_links.is_uncached(full) or (
             registered is not None and registered.table_id == table_id(uri)
         )
@@ -64,21 +64,21 @@ def register_entry(ctx: SessionContext, name: str, entry: Entry) -> DataFrame:
         entry: the entry. Its table is not opened if the session serves this entry already.
     """
     session = session_of(ctx)
-    full = session.full_name(ctx, (name,))
+    full = session.names.full_name(ctx, (name,))
     with session.cache_links.registering:
         was_uncached = session.cache_links.is_uncached(full)
-        with session.swapping():
+        with session.swaps.swapping():
             if was_uncached:
                 _deregister(ctx, session, full)
             _serve(ctx, session, full, entry)
         if was_uncached:
-            session.replace_readers(ctx, full)
+            session.views.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
 
 
 def _serve(ctx: SessionContext, session: Session, full: TableName, entry: Entry) -> None:
-    registered = session.snapshot.get(full)
+    registered = session.names.snapshot.get(full)
     previous = None if registered is None else session.cache_links.served_entry(registered)
     if previous is entry:
         return
@@ -89,11 +89,11 @@ def _serve(ctx: SessionContext, session: Session, full: TableName, entry: Entry)
         if previous is not None and getattr(previous, "copy", None) is not None:
             # The copy was damaged: the version may be the same.
             after = Registered.of(full, table, fixed=False, defaults={})
-            served = session.serve_through(ctx, after, provider_of(table))
+            served = session.tables.serve_through(ctx, after, provider_of(table))
         elif registered is None:
-            served = session.register(ctx, full, table)
+            served = session.tables.register(ctx, full, table)
         else:
-            served = session.publish(ctx, registered, table)
+            served = session.tables.publish(ctx, registered, table)
     session.cache_links.record_served(served, entry)
 
 
@@ -108,7 +108,7 @@ def _serve_copy(
         storage_options=entry.storage_options,
         table_id=table_id(entry.uri),
     )
-    served = session.serve_through(ctx, after, provider_of_copy(table, copy.lease))
+    served = session.tables.serve_through(ctx, after, provider_of_copy(table, copy.lease))
     session.cache_links.record_served(served, entry)
 
 
@@ -121,7 +121,7 @@ def _opened(session: Session, entry: Entry) -> Iterator[DeltaTable]:
     if entry.is_opened:
         yield entry.table
         return
-    with session.handles.lease(entry.uri, entry.storage_options) as table:
+    with session.tables.handles.lease(entry.uri, entry.storage_options) as table:
         is_served = table is not None and table.version() == entry.newest
         yield table if table is not None and is_served else entry.table
 
@@ -129,7 +129,7 @@ def _opened(session: Session, entry: Entry) -> Iterator[DeltaTable]:
 def served_now(ctx: SessionContext, name: str) -> Registered | None:
     """Return what the session serves under the name of an entry, or None."""
     session = session_of(ctx)
-    return session.snapshot.get(session.full_name(ctx, (name,)))
+    return session.names.snapshot.get(session.names.full_name(ctx, (name,)))
 
 
 def record_written(ctx: SessionContext, name: str, entry: Entry, before: Registered | None) -> None:
@@ -157,13 +157,16 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
         frame: the computed result.
     """
     session = session_of(ctx)
-    full = session.full_name(ctx, (name,))
+    full = session.names.full_name(ctx, (name,))
     rows = plain(frame)
     with session.cache_links.registering:
-        with session.swapping():
-            if session.cache_links.is_uncached(full) or session.snapshot.get(full) is not None:
+        with session.swaps.swapping():
+            if (
+                session.cache_links.is_uncached(full)
+                or session.names.snapshot.get(full) is not None
+            ):
                 _deregister(ctx, session, full)
-            was_rebound = full in session.rebound
+            was_rebound = full in session.names.rebound
             try:
                 _call(ctx, "register_view", full.sql(), rows)
             except Exception:  # noqa: BLE001 - two columns have the same name, which a view refuses
@@ -171,16 +174,16 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
                     _deregister(ctx, session, full)
                 return frame
             if not was_rebound:
-                session.unmark_rebound(full)  # its readers are planned again below
+                session.names.unmark_rebound(full)  # its readers are planned again below
         session.cache_links.register_uncached(full)
-        session.replace_readers(ctx, full)
+        session.views.replace_readers(ctx, full)
     return frame
 
 
 def _deregister(ctx: SessionContext, session: Session, name: TableName) -> None:
     unpatched(ctx, "deregister_table")(name.sql())
     session.cache_links.drop_uncached(name)
-    session.drop_name(name)
+    session.names.drop(name)
 
 
 def _call(ctx: SessionContext, method: str, *arguments: Any) -> Any:

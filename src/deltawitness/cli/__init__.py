@@ -6,9 +6,9 @@ import sys
 
 try:
     from deltawitness.cli.app import main
-except ImportError as missing:
+except ImportError as _missing:
     sys.stderr.write(
-        f"deltawitness: {missing.name} is not installed: pip install 'deltawitness[cli]'\n"
+        f"deltawitness: {_missing.name} is not installed: pip install 'deltawitness[cli]'\n"
     )
     raise SystemExit(2) from None
 

@@ -65,15 +65,21 @@ from deltawitness.cli.writes import writes_command
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-ledger = typer.Typer(
+app: typer.Typer = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+ledger: typer.Typer = typer.Typer(
     no_args_is_help=True, help="Compact, fold, serve, expire, check and query the ledger."
 )
-release = typer.Typer(
+release: typer.Typer = typer.Typer(
     no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
 )
-collector = typer.Typer(no_args_is_help=True, help="Files for a Collector, Prometheus and Grafana.")
-cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
+collector: typer.Typer = typer.Typer(
+    no_args_is_help=True, help="Files for a Collector, Prometheus and Grafana."
+)
+cache: typer.Typer = typer.Typer(
+    no_args_is_help=True, help="List, explain, prune and verify cache entries."
+)
 
 
 def main() -> None:

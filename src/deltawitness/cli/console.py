@@ -132,4 +132,4 @@ def _as_text(value: Any) -> str:
     return value.isoformat() if isinstance(value, dt.date) else str(value)
 
 
-JsonOption = typer.Option("--json", help="Print JSON.")
+JsonOption: Any = typer.Option("--json", help="Print JSON.")

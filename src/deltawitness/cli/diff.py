@@ -26,9 +26,11 @@ __all__ = ["DIFFERENT", "KeyOption", "RowsOption", "columns_of", "diff_command"]
 DIFFERENT = 1
 """Exit code when there is a difference."""
 
-KeyOption = typer.Option("--key", metavar="COLUMN[,COLUMN]", help="Columns that identify a row.")
+KeyOption: Any = typer.Option(
+    "--key", metavar="COLUMN[,COLUMN]", help="Columns that identify a row."
+)
 
-RowsOption = typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
+RowsOption: Any = typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
 
 
 def columns_of(key: str | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from typing import Any
 
 import typer
 
@@ -61,14 +62,14 @@ def parse_duration(text: str) -> dt.timedelta:
     raise typer.BadParameter(msg)
 
 
-SinceOption = typer.Option(
+SinceOption: Any = typer.Option(
     "--since",
     metavar="WHEN",
     parser=parse_time,
     help="Filter by time: ISO 8601 (UTC), or a duration such as 2h or 7d.",
 )
 
-AtOption = typer.Option(
+AtOption: Any = typer.Option(
     "--at",
     metavar="WHEN",
     parser=parse_time,

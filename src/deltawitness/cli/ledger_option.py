@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -37,7 +37,7 @@ __all__ = [
 TABLES_HELP = "Tables, folders of tables, or globs such as 's3://lake/**'."
 """Help of an argument that names tables."""
 
-RootOption = typer.Option(
+RootOption: Any = typer.Option(
     "--root",
     metavar="LOCATION",
     help="Path or URI of the ledger and cache; by default DELTAWITNESS_ROOT, else .deltawitness.",
@@ -118,7 +118,7 @@ def listed_ledger(
         ConfigurationError: a setting in the environment is invalid.
         OSError: the storage cannot be read.
     """
-    ledger = LedgerListing(root_of(settings_of(root)))
+    ledger = LedgerListing.of(settings_of(root))
     if is_required and not ledger.exists(first):
         _check_exists(root)
     log_to_stderr()

@@ -89,12 +89,13 @@ def run_command(
         events_file = Path(folder) / "events.jsonl"
         events_file.touch()
         supervision = Supervision(Path(folder) / "supervisor.lock")
-        environment = _environment(run_id, job, events_file) | ledger.environment
-        environment |= supervision.environment | _given_variables(
-            run_id, job, message, has_job=bool(given)
-        )
-        if show_trace and not asks_for_export(os.environ):
-            environment |= _TRACED_NOT_EXPORTED
+        environment = {
+            **_environment(run_id, job, events_file),
+            **ledger.environment,
+            **supervision.environment,
+            **_given_variables(run_id, job, message, has_job=bool(given)),
+            **(_TRACED_NOT_EXPORTED if show_trace and not asks_for_export(os.environ) else {}),
+        }
         offer_run_span_export(supervision.lock, os.environ)
         with showing_progress(ledger, supervision.lock, is_wanted=has_progress):
             ended = run_program(command, environment)
@@ -119,8 +120,7 @@ def run_command(
         if ended.pid is not None and not quiet:
             terminal = console(sys.stderr)
             notes = [*exports, *_ending_notes(code)] if was_loaded else [_NOT_LOADED]
-            if has_written:
-                notes += _ledger_notes(ledger, run_id)
+            notes += _ledger_notes(ledger, run_id) if has_written else []
             print_summary(terminal, summary, notes, failed)
             if show_trace:
                 print_trace(terminal, summary, events)

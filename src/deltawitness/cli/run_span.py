@@ -52,7 +52,7 @@ class RunSpanExport:
     """
 
     def __init__(self, lock: str, exit_code: int) -> None:
-        self.is_exported = False
+        self.is_exported: bool = False
         self.problem: str | None = None
         path = run_span_path(lock)
         document = read_run_span(path)

@@ -55,7 +55,7 @@ class CloneFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(os.path.realpath(path))
+        self.path: Path = Path(os.path.realpath(path))
         self._known: dict[str, Clone] = {}
 
     def place_of(self, location: str, *, with_files: bool = False) -> str:

@@ -27,7 +27,7 @@ class PlannedVersions:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         planned = json.loads((self.path / _FILE).read_text(encoding="utf-8"))
         self._planned = {place: tuple(commit) for place, commit in planned.items()}
         self._checked: set[str] = set()

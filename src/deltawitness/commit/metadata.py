@@ -50,6 +50,7 @@ __all__ = [
     "cache_commit_metadata",
     "keys_of_expectations",
     "keys_of_run",
+    "version_objects",
 ]
 
 
@@ -179,8 +180,8 @@ class Stamp:
             CommitKey.SCHEMA_HASH: intent.schema_hash,
             CommitKey.PLAN_HASH: intent.plan_hash,
             CommitKey.PLAN_SHAPE_HASH: intent.plan_shape_hash,
-            CommitKey.INPUTS: _versions(intent.inputs),
-            CommitKey.RUN_INPUTS: _versions(intent.run_inputs),
+            CommitKey.INPUTS: version_objects(intent.inputs),
+            CommitKey.RUN_INPUTS: version_objects(intent.run_inputs),
             CommitKey.PARTS: intent.parts,
         }
         keys: dict[str, Any] = {
@@ -337,7 +338,12 @@ def keys_of_run(run: RunContext, cache: CacheContext) -> dict[str, str]:
     }
 
 
-def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:
+def version_objects(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:
+    """Return versions as objects for JSON; None without versions.
+
+    Args:
+        reads: the versions that a write reads.
+    """
     return [{"table_id": read.table_id, "version": read.version} for read in reads] or None
 
 

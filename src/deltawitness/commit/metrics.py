@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from deltawitness.events import CommitMetrics
 from deltawitness.semconv import Operation
 
-__all__ = ["normalize_metrics"]
+__all__ = ["normalize_metrics", "reported_rows_added"]
 
 EngineMetrics: TypeAlias = Mapping[str, Any]
 """`operationMetrics` of a commit, or the metrics that a call returned, which have the same keys."""
@@ -55,9 +55,21 @@ def _nested(raw: EngineMetrics, key: str) -> EngineMetrics:
     return value if isinstance(value, Mapping) else {}
 
 
+def reported_rows_added(raw: EngineMetrics) -> int | None:
+    """Return the number of rows that a WRITE added, as in :func:`normalize_metrics`.
+
+    Args:
+        raw: the metrics as delta-rs or Spark spells them.
+
+    >>> reported_rows_added({"num_added_rows": 2}), reported_rows_added({})
+    (2, None)
+    """
+    return _count(raw, "num_added_rows", "numOutputRows")
+
+
 def _write(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "rows_added": _count(raw, "num_added_rows", "numOutputRows"),
+        "rows_added": reported_rows_added(raw),
         # Spark reports these for an overwrite of some rows.
         "rows_deleted": _count(raw, "numDeletedRows"),
         "rows_copied": _count(raw, "numCopiedRows"),

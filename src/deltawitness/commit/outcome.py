@@ -9,10 +9,16 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 from deltawitness.commit.log import CommitLog
-from deltawitness.commit.metrics import normalize_metrics
-from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.commit.metrics import normalize_metrics, reported_rows_added
+from deltawitness.commit.reader import (
+    CommitInfo,
+    CommitMetadata,
+    commit_metadata,
+    is_integer,
+    parse_commit_info,
+)
 from deltawitness.events import UNCHANGED, CommitMetrics, Landed
-from deltawitness.semconv import Operation
+from deltawitness.semconv import CommitKey, Operation
 
 __all__ = [
     "RawCommit",
@@ -27,6 +33,9 @@ __all__ = [
 ]
 
 
+_WRITE_ID = CommitKey.WRITE_ID.value
+
+
 @dataclass(slots=True)
 class RawCommit:
     """The content of a commit file, parsed at the first use.
@@ -36,13 +45,20 @@ class RawCommit:
 
     version: int
     content: bytes
-    _parsed: CommitMetadata | None = field(default=None, init=False, compare=False, repr=False)
+    _parsed: CommitInfo | None = field(default=None, init=False, compare=False, repr=False)
+    _metadata: CommitMetadata | None = field(default=None, init=False, compare=False, repr=False)
+
+    def parsed(self) -> CommitInfo:
+        """Return the `commitInfo` of the log, unchanged; it is parsed once."""
+        if self._parsed is None:
+            self._parsed = parse_commit_info(self.content)
+        return self._parsed
 
     def info(self) -> CommitMetadata:
-        """Return the parsed `commitInfo`, which is parsed once."""
-        if self._parsed is None:
-            self._parsed = parse_commit(self.version, self.content)
-        return self._parsed
+        """Return the metadata of the commit, which are made once."""
+        if self._metadata is None:
+            self._metadata = commit_metadata(self.version, self.parsed())
+        return self._metadata
 
     def is_of(self, write_id: str) -> bool:
         """Return whether the commit carries an id: a write id, flat or in `userMetadata`, or a receipt id."""
@@ -50,6 +66,8 @@ class RawCommit:
         if spelled.encode() not in self.content:
             return False
         info = self.info()
+        if write_id == info.metadata.get(_WRITE_ID):  # as nearly always: the mirror is not parsed
+            return True
         return write_id in info.write_ids or write_id == info.receipt_id
 
 
@@ -170,15 +188,14 @@ def metrics_of(
     return _fill(_file_metrics(committed), _fill(normalize_metrics(operation, returned), committed))
 
 
-def rows_added_of(operation: Operation, commit: RawCommit) -> int | None:
-    """Return the number of rows that one commit has added, as :func:`metrics_of`, in less time.
+def rows_added_of(commit: RawCommit) -> int | None:
+    """Return the number of rows that a WRITE has added, as :func:`metrics_of`, in less time.
 
     Args:
-        operation: the operation.
         commit: the only commit of the write.
     """
-    reported = normalize_metrics(operation, commit.info().operation_metrics).rows_added
-    return metrics_of(operation, [commit]).rows_added if reported is None else reported
+    reported = reported_rows_added(commit.parsed().operation_metrics)
+    return metrics_of(Operation.WRITE, [commit]).rows_added if reported is None else reported
 
 
 def combine_metrics(operation: Operation, parts: Iterable[CommitMetrics]) -> CommitMetrics:
@@ -323,14 +340,10 @@ def _rows(files: Sequence[Action]) -> int | None:
     for file in files:
         count = json.loads(file.get("stats") or "{}").get("numRecords")
         vector = file.get("deletionVector") or {}
-        counts.append(count - vector.get("cardinality", 0) if _is_count(count) else None)
+        counts.append(count - vector.get("cardinality", 0) if is_integer(count) else None)
     return _sum(counts)
 
 
 def _sum(counts: list[Any]) -> int | None:
     """Return the sum; None when a count is not known."""
-    return sum(counts) if all(_is_count(count) for count in counts) else None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return sum(counts) if all(is_integer(count) for count in counts) else None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.private_api import storage_options_of
@@ -19,7 +19,16 @@ from deltawitness.semconv import RECEIPT_ID, RESERVED_COMMIT_KEYS, USER_METADATA
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["CommitMetadata", "history", "read_commit_metadata"]
+__all__ = [
+    "CommitInfo",
+    "CommitMetadata",
+    "commit_metadata",
+    "history",
+    "is_integer",
+    "parse_commit",
+    "parse_commit_info",
+    "read_commit_metadata",
+]
 
 # `job` and `tags` are reserved because typed readers parse them, but a caller can write them by delta-rs.
 _GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA, "job", "tags"}
@@ -171,42 +180,104 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
     Of a duplicate key, the first value is used, which is the engine's. A line that is not JSON is
     skipped. Both are reported in `problems`.
     """
-    problems: list[str] = []
-    info = _commit_info(raw, problems)
+    return commit_metadata(version, parse_commit_info(raw))
+
+
+class CommitInfo(NamedTuple):
+    """The `commitInfo` of a commit in the log, unchanged.
+
+    Attributes:
+        fields: its keys and values; None if the commit has none.
+        problems: what is wrong with it, such as a duplicate key.
+    """
+
+    fields: dict[str, Any] | None
+    problems: list[str]
+
+    @property
+    def operation_metrics(self) -> Mapping[str, Any]:
+        """The metrics of the operation, as the engine spells them."""
+        return _mapping((self.fields or {}).get("operationMetrics"))
+
+
+def commit_metadata(version: int, parsed: CommitInfo) -> CommitMetadata:
+    """Return the metadata of a commit, from its parsed `commitInfo`.
+
+    Args:
+        version: version of the commit.
+        parsed: its `commitInfo`.
+    """
+    info, problems = parsed.fields, list(parsed.problems)
     if info is None:
         return CommitMetadata(version, problems=(*problems, "the commit has no commitInfo"))
     in_commit_timestamp = info.get("inCommitTimestamp")
-    if in_commit_timestamp is not None and not _is_integer(in_commit_timestamp):
+    if in_commit_timestamp is not None and not is_integer(in_commit_timestamp):
         problems.append("inCommitTimestamp is not a number")
     timestamp = info.get("timestamp")
+    metadata = info.copy()
+    for key in _GENERATED.intersection(info):
+        del metadata[key]
     return CommitMetadata(
         version=version,
         operation=_text(info.get("operation")),
-        timestamp=timestamp if _is_integer(timestamp) else None,
+        timestamp=timestamp if is_integer(timestamp) else None,
         # delta-rs before 1.1.0 names itself only here.
         engine_info=_text(info.get("engineInfo")) or _text(info.get("clientVersion")),
         operation_parameters=_mapping(info.get("operationParameters")),
         operation_metrics=_mapping(info.get("operationMetrics")),
-        metadata={key: value for key, value in info.items() if key not in _GENERATED},
+        metadata=metadata,
         problems=tuple(problems),
         origin={key: info[key] for key in _ORIGIN if info.get(key) is not None},
     )
 
 
-def _commit_info(raw: bytes, problems: list[str]) -> dict[str, Any] | None:
+def parse_commit_info(raw: bytes) -> CommitInfo:
+    """Return the `commitInfo` in the content of a commit file, as :func:`parse_commit` reads it.
+
+    Args:
+        raw: the content.
+    """
+    problems: list[str] = []
     for line in raw.splitlines():
         # Skip other actions without parsing them: they are most of a large commit.
         if b'"commitInfo"' not in line[:32]:
             continue
         try:
-            action = json.loads(line, object_pairs_hook=_first_value_of(problems))
+            action = _parse(line, problems)
         except ValueError:
             problems.append("the commitInfo line is not JSON")
             continue
         info = action.get("commitInfo") if isinstance(action, dict) else None
         if isinstance(info, dict):
-            return info
-    return None
+            return CommitInfo(info, problems)
+    return CommitInfo(None, problems)
+
+
+def _parse(line: bytes, problems: list[str]) -> Any:
+    """Parse a line of a commit. Of a duplicate key, the first value is used, and a problem is added.
+
+    Raises:
+        ValueError: the line is not JSON.
+    """
+    try:
+        return _UNIQUE_KEYS.decode(line.decode("utf-8", "surrogatepass"))
+    except _DuplicateKeyError:
+        return json.loads(line, object_pairs_hook=_first_value_of(problems))
+
+
+class _DuplicateKeyError(Exception):
+    """A key is twice in an object of JSON."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _DuplicateKeyError
+    return found
+
+
+_UNIQUE_KEYS = json.JSONDecoder(object_pairs_hook=_unique)
+"""Made once, because each write of a pipeline parses its commit on the thread of the program."""
 
 
 def _first_value_of(problems: list[str]) -> Any:
@@ -253,7 +324,8 @@ def _list_from(value: object) -> object:
     return found if isinstance(found, list) else value
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Return whether a value of a JSON document is an integer; `true` and `false` are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

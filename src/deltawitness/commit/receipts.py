@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deltawitness.commit.log import CommitLog
 from deltawitness.commit.outcome import RawCommit, rows_added_of, search_commits
@@ -14,7 +14,14 @@ from deltawitness.semconv import RECEIPT_ID, CacheResult, ErrorType, Operation
 if TYPE_CHECKING:
     from deltalake import CommitProperties
 
-__all__ = ["Receipt", "find_receipt", "receipt_at", "receipt_in", "with_receipt_id"]
+__all__ = [
+    "OwnCommit",
+    "Receipt",
+    "find_commit",
+    "own_commit",
+    "read_own_commit",
+    "with_receipt_id",
+]
 
 MAX_SEARCHED = 64
 """Versions of a new table's log to search: delta-rs retries a commit at most 15 times, after conflicts."""
@@ -69,8 +76,22 @@ class Receipt:
     traceparent: str | None = None
 
 
-def receipt_at(log: CommitLog, version: int) -> Receipt:
-    """Return the receipt of a write whose version is known.
+class OwnCommit(NamedTuple):
+    """The commit of one write. A named tuple, because each write of a pipeline makes one.
+
+    Attributes:
+        version: its version; None if there is none, or if it was not found.
+        rows: number of rows that it added; None if it does not report it.
+        is_new: whether the write made it. False in a `once` block whose key had made it.
+    """
+
+    version: int | None = None
+    rows: int | None = None
+    is_new: bool = True
+
+
+def read_own_commit(log: CommitLog, version: int) -> OwnCommit:
+    """Return the commit of a write whose version is known.
 
     Args:
         log: the table's log.
@@ -80,16 +101,16 @@ def receipt_at(log: CommitLog, version: int) -> Receipt:
         OSError: the storage cannot be read.
     """
     content = log.read(version)
-    return Receipt(version) if content is None else receipt_in(RawCommit(version, content))
+    return OwnCommit(version) if content is None else own_commit(RawCommit(version, content))
 
 
-def receipt_in(commit: RawCommit) -> Receipt:
-    """Return the receipt of a write from the content of its commit."""
-    return Receipt(commit.version, rows_added_of(Operation.WRITE, commit))
+def own_commit(commit: RawCommit) -> OwnCommit:
+    """Return the commit of a write from its content."""
+    return OwnCommit(commit.version, rows_added_of(commit))
 
 
-def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
-    """Return the receipt of a write that created its table, also when others have committed since.
+def find_commit(log: CommitLog, commit_id: str) -> OwnCommit:
+    """Return the commit of a write that created its table, also when others have committed since.
 
     Another writer may have created the table at the same time: then delta-rs appends to that table, so
     the version is not always 0.
@@ -107,11 +128,9 @@ def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
             break
         commit = RawCommit(version, content)
         if commit.is_of(commit_id):  # such a write makes one commit
-            return receipt_in(commit)
+            return own_commit(commit)
     found = search_commits(log, commit_id, None, MAX_SEARCHED).commits
-    if not found:
-        return Receipt()
-    return receipt_in(found[-1])
+    return own_commit(found[-1]) if found else OwnCommit()
 
 
 def with_receipt_id(properties: CommitProperties | None, receipt_id: str) -> CommitProperties:

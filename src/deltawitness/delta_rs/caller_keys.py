@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CallerKeyErrors", "check_caller_keys", "reset_caller_key_warnings"]
 
-CallerKeyErrors = (MetadataKeyError, CommitKeyWarning)
+CallerKeyErrors: tuple[type[MetadataKeyError], type[CommitKeyWarning]] = (
+    MetadataKeyError,
+    CommitKeyWarning,
+)
 """What :func:`check_caller_keys` raises to keep the write from the engine."""
 
 _lock = threading.Lock()

@@ -12,8 +12,6 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -67,9 +65,12 @@ class CachedHandle:
     listed: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandleLease:
-    """A handle in use by one operation.
+    """A handle in use by one operation: by the block of a `with` statement, or until it is released.
+
+    It is not changed after it is made. A frozen class, or a generator in place of the methods, would take
+    longer, on the path of every write by URI.
 
     Attributes:
         handles: the cache to which it returns.
@@ -90,6 +91,15 @@ class HandleLease:
     checkpoint: Identity
     listed: float
     verified: tuple[int, Identity] | None = None
+
+    def __enter__(self) -> DeltaTable | None:
+        """Return the open table; None when there is no table."""
+        return self.table
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Release the handle, unless the block has raised: then the handle is not used again."""
+        if kind is None:
+            self.release()
 
     def release(self) -> None:
         """Return the handle to the cache after an operation that succeeded; never raises."""
@@ -137,31 +147,10 @@ class HandleCache:
         self._pid = os.getpid()
         self._handles: OrderedDict[tuple[object, ...], list[CachedHandle]] = OrderedDict()
 
-    @contextmanager
     def lease(
         self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
-    ) -> Iterator[DeltaTable | None]:
-        """Lease a fresh handle for the block.
-
-        Args:
-            uri: the table's path or URI.
-            storage_options: as for `DeltaTable`.
-
-        Yields:
-            The open table; None when there is no table.
-
-        Raises:
-            OSError: the storage cannot be read.
-        """
-        lease = self.acquire(uri, storage_options)
-        yield lease.table
-        # Not reached after an exception: then the handle is not used again.
-        lease.release()
-
-    def acquire(
-        self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
     ) -> HandleLease:
-        """Lease a fresh handle until it is released; one that is never released is dropped.
+        """Lease a fresh handle, for a block or until it is released; one that is never released is dropped.
 
         Args:
             uri: the table's path or URI.

@@ -145,7 +145,7 @@ class ExecutorEngine:
             executor = ProcessPoolExecutor(workers, mp_context=spawn)
         self._executor = executor
         self._is_local = isinstance(executor, ThreadPoolExecutor)
-        self.limit = max_in_flight or getattr(executor, "_max_workers", workers) + 1
+        self.limit: int = max_in_flight or getattr(executor, "_max_workers", workers) + 1
 
     def takes(self, part: Any) -> bool:
         """Return whether a worker can read the part."""
@@ -195,7 +195,7 @@ class DaskEngine:
                 msg = "engine: dask has no client in this process; create a distributed.Client, or pass it"
                 raise ConfigurationError(msg) from None
         self._client = client
-        self.limit = max_in_flight or 2 * max(1, sum(client.nthreads().values()))
+        self.limit: int = max_in_flight or 2 * max(1, sum(client.nthreads().values()))
 
     def takes(self, part: Any) -> bool:
         """Return whether a worker can read the part."""
@@ -239,7 +239,7 @@ class RayEngine:
         self._ray = ray
         self._stage = ray.remote(stage)
         cpus = ray.cluster_resources().get("CPU", 1)
-        self.limit = max_in_flight or max(2, 2 * int(cpus))
+        self.limit: int = max_in_flight or max(2, 2 * int(cpus))
 
     def takes(self, part: Any) -> bool:
         """Return whether a worker can read the part."""

@@ -99,7 +99,7 @@ class AuditedExpectation:
         rows: Sequence[RowCheck] = (),
     ) -> None:
         self.expectation = expectation
-        self.action = expectation.rules.on_failure
+        self.action: ExpectationAction = expectation.rules.on_failure
         self.rows = rows
         self._early = early
 
@@ -215,8 +215,8 @@ class Audit:
     def __init__(self, expectations: Sequence[AuditedExpectation]) -> None:
         self.expectations = expectations
         self._checks = [check for each in expectations for check in each.rows]
-        self.rows = 0
-        self.is_complete = False
+        self.rows: int = 0
+        self.is_complete: bool = False
         self.problem: Exception | None = None
         self.buffer: RowBuffer | None = None
         self.on_rows: Callable[[int], object] = bool

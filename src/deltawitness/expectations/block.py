@@ -57,10 +57,10 @@ class Expectation:
     def __init__(
         self, rules: Rules, table: str | None, policy: str | None, owner: object = None
     ) -> None:
-        self.rules = rules
-        self.owner = owner
-        self.table = table
-        self.policy = policy
+        self.rules: Rules = rules
+        self.owner: object = owner
+        self.table: str | None = table
+        self.policy: str | None = policy
         self._reports: deque[ExpectationReport] = deque(maxlen=MAX_REPORTS)
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deltawitness.commit.reader import is_integer
 from deltawitness.events import ExpectationCheck
 from deltawitness.expectations.row_checks import nulls_check, rows_check, unchecked, values_check
 from deltawitness.expectations.rules import Bounds, Rules
@@ -57,12 +58,8 @@ def _statistics(add: Any) -> FileStatistics:
         for name in ("nullCount", "minValues", "maxValues")
     )
     return FileStatistics(
-        rows if _is_int(rows) else None, dict(add.partition_values or {}), nulls, low, high
+        rows if is_integer(rows) else None, dict(add.partition_values or {}), nulls, low, high
     )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def file_checks(
@@ -111,7 +108,7 @@ def _nulls(file: FileStatistics, column: str) -> int | None:
     if column in file.partition:
         return file.rows if file.partition[column] is None else 0
     count = file.nulls.get(column)
-    return count if _is_int(count) else None
+    return count if is_integer(count) else None
 
 
 def _files_outside(
@@ -128,7 +125,7 @@ def _files_outside(
         low, high = file.low.get(column), file.high.get(column)
         if file.rows is not None and file.nulls.get(column) == file.rows:
             continue
-        if not (_is_int(low) and _is_int(high)):
+        if not (is_integer(low) and is_integer(high)):
             return None
         try:
             outside += not _is_inside(low, high, allowed)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from deltawitness.answers.lookup import find_run_id
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.run_report import run_family
 from deltawitness.html_report.content import ReportContent, ReportScope
 from deltawitness.html_report.page import page
 from deltawitness.html_report.reading import read_content
 from deltawitness.html_report.verdict import is_ok, verdict_text
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
 

@@ -7,7 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from deltawitness.answers.lists import rows_of_runs
-from deltawitness.answers.predicates import NEWEST_RUNS, NEWEST_WRITES, equal, is_since, scan
+from deltawitness.answers.predicates import (
+    NEWEST_RUNS,
+    NEWEST_WRITES,
+    equal,
+    is_since,
+    recorded_job,
+    scan,
+)
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.overdue import read_overdue
 from deltawitness.answers.trends.regressions import read_regressions
@@ -22,19 +29,19 @@ from deltawitness.html_report.sums import (
     PARTS,
     OperationSums,
     ReasonSums,
-    in_utc,
     read_edges,
     read_lanes,
     read_reasons,
     read_run_tables,
     read_sums,
 )
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, CacheScope, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["MAX_BARS", "MAX_CONFLICTS", "MAX_EVENTS", "read_content"]
 
@@ -150,7 +157,7 @@ def _where(scope: ReportScope) -> str:
     conditions = [
         f"(scope IS NULL OR scope <> '{CacheScope.LEDGER.value}')",
         *([] if not scope.family else [is_in("run_id", scope.family)]),
-        *equal("job", scope.job),
+        *equal("job", recorded_job(scope.job)),
         *is_since("event_time", scope.since),
     ]
     return " AND ".join(conditions)
@@ -160,7 +167,7 @@ def _runs(ledger: LedgerListing, scope: ReportScope) -> tuple[list[RunRow], dict
     """Return the newest runs and the newest failed ones, the number of runs by status, and dropped events."""
     conditions = [
         *([] if not scope.family else [is_in("run_id", scope.family)]),
-        *equal("job", scope.job),
+        *equal("job", recorded_job(scope.job)),
         *is_since("start_time", scope.since),
     ]
     where = " AND ".join(conditions) or "true"

@@ -15,11 +15,13 @@ from deltawitness.html_report.content import (
     RunTable,
     TableCount,
 )
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import last_segment
 from deltawitness.semconv import CacheResult
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = [
     "INPUT_COLUMNS",
@@ -29,7 +31,6 @@ __all__ = [
     "PARTS",
     "OperationSums",
     "ReasonSums",
-    "in_utc",
     "read_edges",
     "read_lanes",
     "read_reasons",
@@ -97,11 +98,6 @@ class ReasonSums:
     errors: list[ErrorCount]
     cache: list[CacheCount]
     saved_seconds: float | None
-
-
-def in_utc(time: dt.datetime) -> dt.datetime:
-    """Return a time of the ledger with its time zone, UTC."""
-    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
 def read_sums(ledger: LedgerListing) -> OperationSums:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from deltawitness.answers.rows import RunRow, WriteRow
+from deltawitness.answers.rows import RunRow, WriteRow, seconds_of_run
 from deltawitness.locations import last_segment
 from deltawitness.report.format import operation
 
@@ -33,10 +33,8 @@ def operation_name(row: WriteRow) -> str:
 
 
 def run_seconds(run: RunRow) -> float | None:
-    """Return the seconds of a run; None if it has not ended."""
-    if run.start_time is None or run.end_time is None:
-        return None
-    return (run.end_time - run.start_time).total_seconds()
+    """Return the seconds of a run; None if they are not known."""
+    return seconds_of_run(run.start_time, run.end_time, run.status)
 
 
 def duration(seconds: float | dt.timedelta | None) -> str:

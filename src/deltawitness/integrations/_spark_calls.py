@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from deltawitness.extras import is_installed
 from deltawitness.patching import Replacements, argument
+from deltawitness.sql_statements import makes_no_commit
 
 __all__ = ["CallKind", "SparkCall", "is_connect", "is_same_session", "replace_calls"]
 
@@ -97,14 +98,6 @@ _DELTA_CALLS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _WITH_FORMAT = frozenset({"save", "saveAsTable"})
 """Methods whose second argument is the format."""
 
-_READING = frozenset(
-    {
-        *("SELECT", "VALUES", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "LIST"),
-        *("USE", "SET", "RESET", "CACHE", "UNCACHE"),
-    }
-)
-"""First words of statements that make no commit."""
-
 
 def is_connect(spark: Any) -> bool:
     """Return whether a session is one of Spark Connect.
@@ -175,7 +168,7 @@ def _replacement_of(
 ) -> Callable[[Call], Call]:
     def make(original: Call) -> Call:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if name == "sql" and _is_reading(argument(args, kwargs, 0, "sqlQuery")):
+            if name == "sql" and makes_no_commit(argument(args, kwargs, 0, "sqlQuery")):
                 return original(self, *args, **kwargs)
             source = argument(args, kwargs, 1, "format") if name in _WITH_FORMAT else None
             with around(SparkCall(kind, self, source)):
@@ -184,13 +177,3 @@ def _replacement_of(
         return call
 
     return make
-
-
-def _is_reading(statement: Any) -> bool:
-    """Return whether a statement makes no commit, according to its first word.
-
-    >>> _is_reading(" select 1"), _is_reading("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a")
-    (True, False)
-    """
-    words = statement.split(maxsplit=1) if isinstance(statement, str) else []
-    return bool(words) and words[0].upper() in _READING

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -23,6 +22,7 @@ from deltawitness.events_file import EventsFile
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.integrations._workers import drop_events_file, export_variables, worker_variables
 from deltawitness.internal_errors import guard
+from deltawitness.processes import process_key
 from deltawitness.semconv import Env
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.settings import Settings
@@ -54,14 +54,14 @@ class DeltaWitnessPlugin(WorkerPlugin):
     def __init__(self) -> None:
         self._variables = worker_variables()
         self._has_sessions = bool(REPLACED)
-        self._sender = _process()
+        self._sender = process_key()
         self._is_active = False
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's interface
         """Observe the writes of the worker's process."""
         with guard("activation"):
             instrumentor = DeltaLakeInstrumentor()
-            if self._sender == _process() or instrumentor.is_instrumented_by_opentelemetry:
+            if self._sender == process_key() or instrumentor.is_instrumented_by_opentelemetry:
                 return
             drop_events_file(self._variables)
             if asks_for_export(self._variables) and _has_no_provider():
@@ -95,10 +95,6 @@ def _stop() -> None:
         if DataFusionInstrumentor().is_instrumented_by_opentelemetry:
             DataFusionInstrumentor().uninstrument()
         DeltaLakeInstrumentor().uninstrument()
-
-
-def _process() -> str:
-    return f"{platform.node()}:{os.getpid()}"
 
 
 def _has_no_provider() -> bool:

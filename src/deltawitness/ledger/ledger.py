@@ -31,7 +31,14 @@ from deltawitness.ledger.tables.duckdb_views import register_in_duckdb
 from deltawitness.ledger.tables.frames import frame_of
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of, spool_folder
-from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
+from deltawitness.ledger.tables.schema import (
+    INVENTORY,
+    RUNS,
+    SNAPSHOTS,
+    TABLES,
+    LedgerRoot,
+    LedgerTable,
+)
 from deltawitness.ledger.tables.views import view_statements
 from deltawitness.run import suppressed
 from deltawitness.semconv import LEDGER_SCHEMA
@@ -39,6 +46,7 @@ from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
@@ -127,8 +135,8 @@ class Ledger:
             cache_root=given.cache_root if root is None else str(root),
             storage_options=storage_options or given.storage_options,
         )
-        self.root = root_of(self._settings)
-        self.spools = spool_folder(self._settings, self.root)
+        self.root: LedgerRoot = root_of(self._settings)
+        self.spools: Path = spool_folder(self._settings, self.root)
 
     # --- reading -------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
+from deltawitness.answers.rows import RunRow, TableVersion, WriteRow, seconds_of_run
 from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.answers.shown_run import ShownRun
 from deltawitness.html_display import RowList
@@ -57,9 +57,7 @@ def _runs(caption: str, found: Sequence[RunRow]) -> list[Markup]:
 
 
 def _seconds_of(row: RunRow) -> float | None:
-    if row.start_time is None or row.end_time is None:
-        return None
-    return (row.end_time - row.start_time).total_seconds()
+    return seconds_of_run(row.start_time, row.end_time, row.status)
 
 
 _WRITE_HEAD = ("time", "table", "operation", "result", "rows", "seconds", "made from", "job", "run")

@@ -49,7 +49,13 @@ if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.settings import Settings
 
-__all__ = ["complete_event", "minimal_event", "minimal_redacted_event", "with_phases"]
+__all__ = [
+    "complete_event",
+    "may_read_log",
+    "minimal_event",
+    "minimal_redacted_event",
+    "with_phases",
+]
 
 
 def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
@@ -64,6 +70,17 @@ def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
     if write.intent.operation is not Operation.RESTORE:
         return event
     return guarded_value("commit", lambda: _with_restored(write, event), event)
+
+
+def may_read_log(write: InFlightWrite) -> bool:
+    """Return whether :func:`complete_event` may read the table's log, which can hang.
+
+    Args:
+        write: what the caller's thread recorded.
+    """
+    if write.failure is not None or write.intent.operation is Operation.RESTORE:
+        return True
+    return not _has_only_commit(write)
 
 
 def with_phases(write: InFlightWrite, event: WriteEvent) -> WriteEvent:
@@ -235,9 +252,8 @@ def _restored(write: InFlightWrite, version: int) -> int | None:
 
 
 def _own_commits(write: InFlightWrite, tail: int) -> list[RawCommit]:
-    commit, seam = write.commit, write.seam
-    if commit is not None and commit.is_of(write.commit_write_id) and not (seam and seam.many):
-        return [commit]
+    if write.commit is not None and _has_only_commit(write):
+        return [write.commit]
     if write.version is not None and write.version == write.base:
         return []
     log = _log(write)
@@ -248,6 +264,14 @@ def _own_commits(write: InFlightWrite, tail: int) -> list[RawCommit]:
     first = 0 if write.base is None else write.base + 1
     versions = range(first, write.version + 1)
     return find_commits(log, write.commit_write_id, versions)
+
+
+def _has_only_commit(write: InFlightWrite) -> bool:
+    """Return whether the caller's thread has read the only commit of the write."""
+    commit, seam = write.commit, write.seam
+    if commit is None or (seam is not None and seam.many):
+        return False
+    return commit.is_of(write.commit_write_id)
 
 
 def _log(write: InFlightWrite) -> CommitLog | None:

@@ -8,7 +8,7 @@ from opentelemetry import _logs, metrics, trace
 
 from deltawitness.internal_errors import on_internal_error
 from deltawitness.telemetry.cache_spans import use_providers
-from deltawitness.telemetry.diagnostics import diagnostics_sink
+from deltawitness.telemetry.diagnostics import DiagnosticsSink, diagnostics_sink
 from deltawitness.telemetry.global_providers import global_providers
 from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import InternalCounters, MetricSink, StatementInstruments
@@ -63,17 +63,17 @@ class Exporters:
     ) -> None:
         self._providers = tracer_provider, meter_provider, logger_provider
         self._seen: tuple[Any, Any, Any] | None = None
-        self.has_sdk = False
-        self.spans = WriteSpans(tracer_provider)
-        self.run_spans = RunSpans(tracer_provider)
-        self.metrics = MetricSink(meter_provider)
-        self.logs = LogSink(logger_provider)
-        self.counters = InternalCounters(meter_provider)
-        self.queries = QueryTelemetry(tracer_provider, meter_provider)
-        self.statements = StatementInstruments(meter_provider)
-        self.steps = TaskSpans(tracer_provider)
-        self.diagnostics = diagnostics_sink(settings, logger_provider)
-        self.flushing = FlushFirst(deliver)
+        self.has_sdk: bool = False
+        self.spans: WriteSpans = WriteSpans(tracer_provider)
+        self.run_spans: RunSpans = RunSpans(tracer_provider)
+        self.metrics: MetricSink = MetricSink(meter_provider)
+        self.logs: LogSink = LogSink(logger_provider)
+        self.counters: InternalCounters = InternalCounters(meter_provider)
+        self.queries: QueryTelemetry = QueryTelemetry(tracer_provider, meter_provider)
+        self.statements: StatementInstruments = StatementInstruments(meter_provider)
+        self.steps: TaskSpans = TaskSpans(tracer_provider)
+        self.diagnostics: DiagnosticsSink = diagnostics_sink(settings, logger_provider)
+        self.flushing: FlushFirst = FlushFirst(deliver)
 
     def use(self) -> None:
         """Make these the exporters of cache spans and of internal error counts in this process."""

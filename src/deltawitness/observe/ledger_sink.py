@@ -41,7 +41,8 @@ class LedgerSink(NullLedgerSink):
     """
 
     def __init__(self, recorder: Recorder, settings: Settings) -> None:
-        self.recorder = self._recorder = recorder
+        self.recorder: Recorder | None = recorder
+        self._recorder = recorder
         self._settings = settings
         self._deferred_runs: list[RunContext] = []
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from deltawitness.ledger.drain.recorder import Recorder
     from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.telemetry.diagnostics import DiagnosticsSink
     from deltawitness.telemetry.metrics import StatementInstruments
@@ -102,7 +103,7 @@ class Observer(CallObserver):
         )
         self._is_exiting = False
         self._is_forked = False
-        self.recorder = ledger.recorder
+        self.recorder: Recorder | None = ledger.recorder
         if self.recorder is not None:
             drains = DrainInstruments(meter_provider, self.recorder)
             self.recorder.drains.on_drain = drains.record

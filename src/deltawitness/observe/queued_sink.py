@@ -41,7 +41,9 @@ class SinkCounts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.received = self.sent = self.dropped = 0
+        self.received: int = 0
+        self.sent: int = 0
+        self.dropped: int = 0
 
     def add(self, *, received: int = 0, sent: int = 0, dropped: int = 0) -> None:
         """Add to the counts."""
@@ -78,7 +80,7 @@ class QueuedSink(ABC):
     receives_locations = False
 
     def __init__(self, *, capacity: int) -> None:
-        self.counts = SinkCounts()
+        self.counts: SinkCounts = SinkCounts()
         self.on_drop: Callable[[str, int], None] = lambda _component, _count: None
         self.is_busy: Callable[[], bool] = lambda: False
         self._pid = os.getpid()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from deltawitness.commit.receipts import Receipt
 from deltawitness.events import (
@@ -45,9 +45,13 @@ class PendingReceipt:
     Args:
         write: the write, which has ended.
         tail: number of log versions to search for a commit of unknown version.
+
+    Attributes:
+        previous: the write before it in its context, if that may be the last one that has committed; None
+            once this one is known to have committed.
     """
 
-    __slots__ = ("_event", "_location", "_receipt", "_tail", "_traceparent", "_write")
+    __slots__ = ("_event", "_location", "_receipt", "_tail", "_traceparent", "_write", "previous")
 
     def __init__(self, write: InFlightWrite, tail: int) -> None:
         self._write: InFlightWrite | None = write
@@ -56,12 +60,16 @@ class PendingReceipt:
         self._location: str | None = None
         self._traceparent: str | None = None
         self._receipt: Receipt | None = None
+        self.previous: PendingReceipt | None = None
 
     def complete(self, write: InFlightWrite, event: WriteEvent) -> None:
         """Take the finished event, and release the write with the content of its commit."""
         self._location = write.location
         self._traceparent = traceparent_of(write.span)
         self._event = event
+        # Else a service that writes to an object store, where only the delivery knows of a commit, would
+        # hold the event of each write.
+        self.previous = _last_with_commit(self.previous) if self.has_no_commit else None
         self._write = None  # last: `receipt` reads it first
 
     @property
@@ -125,9 +133,9 @@ class ReceiptBlock:
     __slots__ = ("is_open", "outer", "writes")
 
     def __init__(self, outer: ReceiptBlock | None) -> None:
-        self.outer = outer
+        self.outer: ReceiptBlock | None = outer
         self.writes: list[PendingReceipt] = []
-        self.is_open = True
+        self.is_open: bool = True
 
     def add(self, write: PendingReceipt) -> None:
         """Add a write to this block and to the blocks around it, as far as they are open."""
@@ -167,20 +175,9 @@ class Receipts(Sequence[Receipt]):
         return f"{type(self).__name__}({list(self)!r})"
 
 
-class _LastWrite(NamedTuple):
-    """The last write of a context that has or may have committed.
-
-    Attributes:
-        write: the write.
-        previous: the one before it; None if the write is known to have committed.
-    """
-
-    write: PendingReceipt
-    previous: _LastWrite | None
-
-
 _active: ContextVar[ReceiptBlock | None] = ContextVar("deltawitness_receipts", default=None)
-_last: ContextVar[_LastWrite | None] = ContextVar("deltawitness_last_commit", default=None)
+_last: ContextVar[PendingReceipt | None] = ContextVar("deltawitness_last_commit", default=None)
+"""The last write of the context that has or may have committed."""
 
 
 def record_receipt(write: InFlightWrite, tail: int) -> None:
@@ -197,9 +194,9 @@ def record_receipt(write: InFlightWrite, tail: int) -> None:
     if block is not None:
         block.add(pending)
     if _may_have_committed(write):
-        is_certain = write.commit is not None and write.failure is None
-        previous = None if is_certain else _last_of_context()
-        _last.set(_LastWrite(pending, previous))
+        if write.commit is None or write.failure is not None:  # it may have made no commit
+            pending.previous = _last_with_commit(_last.get())
+        _last.set(pending)
         write.run.run_commits().add(pending)
 
 
@@ -211,12 +208,11 @@ def _may_have_committed(write: InFlightWrite) -> bool:
     return write.version is None or write.version != write.base
 
 
-def _last_of_context() -> _LastWrite | None:
-    """Return the last write of the context that is not known to have made no commit."""
-    last = _last.get()
-    while last is not None and last.write.has_no_commit:
-        last = last.previous
-    return last
+def _last_with_commit(write: PendingReceipt | None) -> PendingReceipt | None:
+    """Return a write, or the first one before it that is not known to have made no commit."""
+    while write is not None and write.has_no_commit:
+        write = write.previous
+    return write
 
 
 def last_commit() -> Receipt | None:
@@ -240,7 +236,7 @@ def last_commit() -> Receipt | None:
     """
     last = _last.get()
     while last is not None:
-        receipt = last.write.receipt()
+        receipt = last.receipt()
         if receipt.version is not None:
             return receipt
         last = last.previous

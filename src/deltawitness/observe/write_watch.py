@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -21,26 +20,32 @@ watched_writes: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
 faster than a block."""
 
 
-@contextmanager
-def watch_writes(*, is_part: bool = True) -> Iterator[list[InFlightWrite | None]]:
-    """Yield a list to which each write of the block is added.
+class watch_writes:  # noqa: N801 - used as a function
+    """Collect each write of the block in a list, which the `with` statement returns.
 
     None is added for a write whose observation failed by an internal error. Unobserved writes are not
-    added.
+    added. A generator would take longer, on the path of every write of a pipeline.
 
     Args:
         is_part: whether the block is part of the write that an outer block watches: then the outer
             list gets the writes as well, when the block ends.
     """
-    outer = watched_writes.get() if is_part else None
-    writes: list[InFlightWrite | None] = []
-    token = watched_writes.set(writes)
-    try:
-        yield writes
-    finally:
-        watched_writes.reset(token)
-        if outer is not None:
-            outer.extend(writes)
+
+    __slots__ = ("_is_part", "_outer", "_token", "_writes")
+
+    def __init__(self, *, is_part: bool = True) -> None:
+        self._is_part = is_part
+        self._writes: list[InFlightWrite | None] = []
+
+    def __enter__(self) -> list[InFlightWrite | None]:
+        self._outer = watched_writes.get() if self._is_part else None
+        self._token = watched_writes.set(self._writes)
+        return self._writes
+
+    def __exit__(self, *_: object) -> None:
+        watched_writes.reset(self._token)
+        if self._outer is not None:
+            self._outer.extend(self._writes)
 
 
 def has_quarantined(writes: Sequence[InFlightWrite | None]) -> bool:

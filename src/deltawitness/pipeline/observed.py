@@ -6,7 +6,8 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -29,7 +30,13 @@ from deltawitness.semconv import CacheOperation, CacheScope, Operation
 __all__ = ["ObservedWritePipeline"]
 
 
-class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+if TYPE_CHECKING:
+    _ObjectProxy = wrapt.ObjectProxy[Any]  # generic in its stubs only
+else:
+    _ObjectProxy = wrapt.ObjectProxy
+
+
+class ObservedWritePipeline(_ObjectProxy):
     """A transparent proxy over a pipeline that observes each of its writes.
 
     The pipeline is a :class:`deltawitness.WritePipeline` or any object with `write(request)`, for any
@@ -132,14 +139,16 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
 
     def _attributes(self, request: Any) -> WriteAttributes:
         source = getattr(request, "source", None)
-        is_plan = hasattr(source, "logical_plan")
-        known = known_source(source) if is_plan else None
+        hashed = _hash_or_none(schema_hash, source)
+        if not hasattr(source, "logical_plan"):
+            return _attributes_without_plan(self._self_policy, self._self_scope, hashed)
+        known = known_source(source)
         return WriteAttributes(
             policy=self._self_policy,
             scope=self._self_scope,
-            schema_hash=_hash_or_none(schema_hash, source),
-            plan_hash=_hash_or_none(plan_hash, source) if is_plan else None,
-            plan_shape_hash=_hash_or_none(plan_shape_hash, source) if is_plan else None,
+            schema_hash=hashed,
+            plan_hash=_hash_or_none(plan_hash, source),
+            plan_shape_hash=_hash_or_none(plan_shape_hash, source),
             inputs=() if known is None else known.attributes.inputs,
             column_lineage=None if known is None else known.attributes.column_lineage,
         )
@@ -183,6 +192,14 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             context.observed += 1
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", problem)
+
+
+@lru_cache(maxsize=256)
+def _attributes_without_plan(
+    policy: str | None, scope: CacheScope | None, schema_hash: str | None
+) -> WriteAttributes:
+    """Return the attributes of a write whose source has no plan; most writes of a pipeline share them."""
+    return WriteAttributes(policy=policy, scope=scope, schema_hash=schema_hash)
 
 
 def _intent(observer: Observer, attributes: WriteAttributes, request: Any) -> WriteIntent:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.receipts import with_receipt_id
 from deltawitness.delta_rs.handle_cache import HandleCache
-from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
+from deltawitness.delta_rs.own_commits import commit_of_creation, commit_of_handle
 from deltawitness.exceptions import WriteRequestError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.observe.write_watch import has_quarantined, watch_writes
@@ -20,7 +23,7 @@ from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteRequest, 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import SessionContext
-    from deltalake import CommitProperties, DeltaTable
+    from deltalake import DeltaTable
 
 __all__ = ["WriteFormat", "WriteMode", "WritePipeline", "WriteRequest", "WriteResult"]
 
@@ -90,8 +93,7 @@ class WritePipeline:
         raise WriteRequestError(msg)
 
     def _write_delta(self, request: WriteRequest, source: Any) -> WriteResult:
-        from deltalake import write_deltalake  # noqa: PLC0415 - heavy
-
+        write_deltalake = _delta_rs().write_deltalake
         with self._table(request) as table:
             if table is not None and request.mode is WriteMode.IGNORE:
                 write_deltalake(table, source, mode="ignore")  # reads neither argument
@@ -103,42 +105,43 @@ class WritePipeline:
                 write_deltalake(table, source, **arguments)
             if has_quarantined(writes):
                 return _quarantined(request)
-            receipt = receipt_of_handle(table, writes)
+            commit = commit_of_handle(table, writes)
         return WriteResult(
-            format=request.format, mode=request.mode, version=receipt.version, rows=receipt.rows
+            format=request.format, mode=request.mode, version=commit.version, rows=commit.rows
         )
 
     @staticmethod
     def _create_delta(request: WriteRequest, source: Any, arguments: dict[str, Any]) -> WriteResult:
         """Create a table; without a handle its commit is found by an id in the commit metadata."""
-        from deltalake import write_deltalake  # noqa: PLC0415 - heavy
-
         destination, receipt_id = str(request.destination), new_id()
         properties = with_receipt_id(arguments.get("commit_properties"), receipt_id)
         with watch_writes() as writes:
-            write_deltalake(destination, source, **{**arguments, "commit_properties": properties})
+            _delta_rs().write_deltalake(
+                destination, source, **{**arguments, "commit_properties": properties}
+            )
         if has_quarantined(writes):
             return _quarantined(request)
-        receipt = receipt_of_creation(destination, _options(request), receipt_id)
+        commit = commit_of_creation(destination, _options(request), receipt_id)
         return WriteResult(
             format=request.format,
             mode=request.mode,
-            version=receipt.version,
-            rows=receipt.rows,
-            skipped=receipt.version is None and request.mode is WriteMode.IGNORE,
+            version=commit.version,
+            rows=commit.rows,
+            skipped=commit.version is None and request.mode is WriteMode.IGNORE,
         )
 
-    @contextmanager
-    def _table(self, request: WriteRequest) -> Iterator[DeltaTable | None]:
+    def _table(self, request: WriteRequest) -> AbstractContextManager[DeltaTable | None]:
         destination = request.destination
         if not isinstance(destination, str | os.PathLike):
-            yield destination
-        elif self._handles is None:
-            with HandleCache().lease(destination, _options(request)) as table:
-                yield table
-        else:
-            with self._handles.lease(destination, _options(request)) as table:
-                yield table
+            return nullcontext(destination)
+        handles = HandleCache() if self._handles is None else self._handles
+        return handles.lease(destination, _options(request))
+
+
+@cache
+def _delta_rs() -> ModuleType:
+    """Return the module `deltalake`, which is heavy: it is imported at the first write."""
+    return importlib.import_module("deltalake")
 
 
 _EXPORTS = ("__arrow_c_stream__", "__arrow_c_array__")
@@ -186,35 +189,47 @@ def _options(request: WriteRequest) -> dict[str, str] | None:
 
 
 def _delta_arguments(request: WriteRequest) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "mode": request.mode.value,
-        "partition_by": list(request.partition_by) or None,
-        "schema_mode": request.schema_mode,
-        "storage_options": _options(request),
-        "predicate": request.predicate,
-        "configuration": request.table_properties,
-        "writer_properties": request.writer_properties,
-        "target_file_size": request.target_file_size,
-        "commit_properties": _commit_properties(request),
-        "name": request.format_options.get("name"),
-        "description": request.format_options.get("description"),
-    }
-    return {name: value for name, value in arguments.items() if value is not None}
+    """Return the arguments of `write_deltalake` that the request sets."""
+    arguments: dict[str, Any] = {"mode": request.mode.value}
+    if request.partition_by:
+        arguments["partition_by"] = list(request.partition_by)
+    for attribute, argument in _DELTA_ARGUMENTS:
+        value = getattr(request, attribute)
+        if value is not None:
+            arguments[argument] = value
+    if request.storage_options is not None:
+        arguments["storage_options"] = dict(request.storage_options)
+    if request.format_options:
+        _add_format_options(arguments, request)
+    return arguments
 
 
-def _commit_properties(request: WriteRequest) -> CommitProperties | None:
-    """Return the request's commit properties with its `commit_metadata` added.
+_DELTA_ARGUMENTS = (
+    ("schema_mode", "schema_mode"),
+    ("predicate", "predicate"),
+    ("table_properties", "configuration"),
+    ("writer_properties", "writer_properties"),
+    ("target_file_size", "target_file_size"),
+    ("commit_properties", "commit_properties"),
+)
+"""Attributes of a request that are passed on unchanged, and their arguments of `write_deltalake`."""
 
-    A key in both keeps the value of the commit properties.
+
+def _add_format_options(arguments: dict[str, Any], request: WriteRequest) -> None:
+    """Add the name, the description and the commit metadata of a request to its arguments.
+
+    A key in the metadata and in the commit properties keeps the value of the commit properties.
     """
-    from deltalake import CommitProperties  # noqa: PLC0415 - heavy
-
-    metadata = request.format_options.get("commit_metadata")
+    options = request.format_options
+    for name in ("name", "description"):
+        if options.get(name) is not None:
+            arguments[name] = options[name]
+    metadata, given = options.get("commit_metadata"), request.commit_properties
     if metadata is None:
-        return request.commit_properties
-    given = request.commit_properties
+        return
     if given is None:
-        return CommitProperties(custom_metadata=dict(metadata))
-    properties = copy.copy(given)
-    properties.custom_metadata = {**metadata, **(given.custom_metadata or {})}
-    return properties
+        properties = _delta_rs().CommitProperties(custom_metadata=dict(metadata))
+    else:
+        properties = copy.copy(given)
+        properties.custom_metadata = {**metadata, **(given.custom_metadata or {})}
+    arguments["commit_properties"] = properties

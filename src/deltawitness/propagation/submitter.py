@@ -5,8 +5,6 @@ They are sent with each task as plain values, because a worker outlives the run 
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -17,6 +15,7 @@ from opentelemetry import trace
 
 from deltawitness.internal_errors import guard, report
 from deltawitness.observe.observer import current_observer
+from deltawitness.processes import process_key
 from deltawitness.propagation.processes import run_as_values
 from deltawitness.run import current_cache_context, current_run, use_run
 from deltawitness.run_context import CacheContext, RunContext, parse_scope
@@ -35,12 +34,8 @@ def submitter_values() -> dict[str, Any]:
         "scope": None if cache.scope is None else cache.scope.value,
         "key": cache.key,
         "message": cache.message,
-        "sender": _process(),
+        "sender": process_key(),
     }
-
-
-def _process() -> str:
-    return f"{platform.node()}:{os.getpid()}"
 
 
 def use_submitter(
@@ -58,7 +53,7 @@ def use_submitter(
         return nullcontext()
     try:
         run = _run_from(values["run"])
-        if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
+        if values["sender"] != process_key():  # otherwise the worker is a thread of the submitter
             run = replace(run, is_joined=True)
         scope = None if values["scope"] is None else parse_scope(values["scope"])
         cache = CacheContext(values["policy"], scope, values["key"], values["message"])

@@ -73,22 +73,18 @@ def _cells(table: TableHealth, label: str) -> tuple[str, ...]:
         "ok" if table.severity is None else table.severity.value,
         text(table.version),
         _count(table.files),
-        _size(table.bytes),
+        size(table.bytes),
         _count(table.rows),
         _count(table.partitions),
         f"{table.commits:,}",
         _count(table.commits_since_checkpoint),
-        _size(table.held_bytes),
-        _size(table.orphan_bytes),
+        size(table.held_bytes),
+        size(table.orphan_bytes),
     )
 
 
 def _count(count: int | None) -> str:
     return "" if count is None else f"{count:,}"
-
-
-def _size(count: int | None) -> str:
-    return "" if count is None else size(count)
 
 
 def _size_rows(table: TableHealth, label: str) -> list[tuple[str, ...]]:

@@ -43,12 +43,13 @@ def count_of(count: int, unit: str, plural: str | None = None) -> str:
     return f"{count:,} {unit}" if count == 1 else f"{count:,} {plural or unit + 's'}"
 
 
-def size(count: float) -> str:
-    """Return a number of bytes in the largest unit that leaves at least 1; an empty text when it is zero.
+def size(count: float | None) -> str:
+    """Return a number of bytes in the largest unit that leaves at least 1; an empty text for zero and None.
 
     >>> size(1536), size(0)
     ('2 KiB', '')
     """
+    count = count or 0
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < _KIBI:
             return f"{count:.0f} {unit}" if count else ""

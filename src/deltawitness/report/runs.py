@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from deltawitness.answers.rows import seconds_of_run
 from deltawitness.answers.trace_links import trace_url
 from deltawitness.report.failures import print_failed
 from deltawitness.report.format import number, seconds, short_ids, text, timestamp
@@ -17,8 +18,6 @@ from deltawitness.report.writes import print_run_writes
 __all__ = ["print_run", "print_runs"]
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from deltawitness.answers.run_report import RunReport
 
 Row = Mapping[str, Any]
@@ -62,9 +61,7 @@ def print_runs(console: Console, rows: Sequence[Row], similar_ids: Iterable[str]
 
 
 def _duration(row: Row) -> float | None:
-    start: datetime | None = row["start_time"]
-    end: datetime | None = row["end_time"]
-    return None if start is None or end is None else (end - start).total_seconds()
+    return seconds_of_run(row["start_time"], row["end_time"], row["status"])
 
 
 def print_run(
@@ -165,9 +162,9 @@ def _details(run: Row) -> list[str]:
     why = f" by {run['error_type']}" if run["error_type"] else ""
     if (run["exit_code"] or 0) > 0:  # a negative code is a signal, which the error type names
         why += f" with exit code {run['exit_code']}"
-    lines = [
-        f"{run['status']}{why}, from {timestamp(run['start_time'])} for {seconds(_duration(run))} s"
-    ]
+    took = _duration(run)
+    length = "; its end is not known" if took is None else f" for {seconds(took)} s"
+    lines = [f"{run['status']}{why}, from {timestamp(run['start_time'])}{length}"]
     if run["parent_run_id"]:
         lines.append(f"child of run {run['parent_run_id']}")
     lines += _origin_lines(run)

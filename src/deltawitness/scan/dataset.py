@@ -19,8 +19,9 @@ import pyarrow.dataset as pd
 
 from deltawitness.run import suppressed
 from deltawitness.scan.feeding import is_feeding
-from deltawitness.scan.filters import parse_filter, pruning_filter, quote_identifier, to_sql
+from deltawitness.scan.filters import parse_filter, pruning_filter, to_sql
 from deltawitness.scan.read_ahead import read_ahead
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deltawitness.sql_quoting import quote_identifier, quote_literal
+
 __all__ = [
     "FilterCall",
     "FilterColumn",
@@ -200,16 +202,11 @@ def to_sql(node: Node) -> str:
     raise FilterError(msg)
 
 
-def quote_identifier(name: str) -> str:
-    """Return a name quoted as a SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _literal_sql(value: pa.Scalar) -> str:
     """Return a constant as SQL with its exact type."""
     if _is_nested(value.type):
         return _value_sql(value)  # its members have casts to their types
-    return f"arrow_cast({_value_sql(value)}, {_text(_type_name(value.type))})"
+    return f"arrow_cast({_value_sql(value)}, {quote_literal(_type_name(value.type))})"
 
 
 def _value_sql(value: pa.Scalar) -> str:
@@ -229,7 +226,8 @@ def _array_sql(members: Iterable[pa.Scalar]) -> str:
 
 def _struct_sql(value: pa.Scalar) -> str:
     members = ", ".join(
-        f"{_text(each.name)}, {_literal_sql(value[at])}" for at, each in enumerate(value.type)
+        f"{quote_literal(each.name)}, {_literal_sql(value[at])}"
+        for at, each in enumerate(value.type)
     )
     return f"named_struct({members})"
 
@@ -249,11 +247,7 @@ def _float_sql(value: float) -> str:
             msg = "a filter with a NaN of unusual bits"
             raise FilterError(msg)
         return f"{signs[bits]}arrow_cast('NaN', 'Float64')"
-    return _text(repr(value))
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return quote_literal(repr(value))
 
 
 def _type_name(kind: pa.DataType) -> str:
@@ -314,13 +308,16 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 _SPELLINGS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any], str]], ...] = (
     (pa.types.is_boolean, lambda value: str(value.as_py()).lower()),
-    (pa.types.is_integer, lambda value: _text(str(value.as_py()))),
+    (pa.types.is_integer, lambda value: quote_literal(str(value.as_py()))),
     (pa.types.is_floating, lambda value: _float_sql(value.as_py())),
-    (pa.types.is_decimal, lambda value: _text(format(value.as_py(), "f"))),
-    (_is_text, lambda value: _text(value.as_py())),
+    (pa.types.is_decimal, lambda value: quote_literal(format(value.as_py(), "f"))),
+    (_is_text, lambda value: quote_literal(value.as_py())),
     (_is_binary, lambda value: f"X'{value.as_py().hex()}'"),
     (pa.types.is_date32, lambda value: f"arrow_cast({value.value}, 'Int32')"),
-    (pa.types.is_timestamp, lambda value: f"arrow_cast({_text(str(value.value))}, 'Int64')"),
+    (
+        pa.types.is_timestamp,
+        lambda value: f"arrow_cast({quote_literal(str(value.value))}, 'Int64')",
+    ),
     (pa.types.is_struct, _struct_sql),
     (pa.types.is_map, _map_sql),
     (pa.types.is_list, lambda value: _array_sql(value.values)),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.patching import argument
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.table_providers import to_readable, to_readable_named
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.handlers import (
     ADDRESS,
     Handler,
-    argument,
     attach_address,
     is_behind,
     is_delta,
@@ -38,7 +38,7 @@ def _replace_schema_handler(method: str) -> Handler:
         address = getattr(catalog, ADDRESS, None)
         if address is not None:
             ctx, name = address
-            session_of(ctx).forget_schema(name, argument(args, kwargs, 0, "name"))
+            session_of(ctx).names.forget_schema(name, argument(args, kwargs, 0, "name"))
         return result
 
     return handler
@@ -50,11 +50,11 @@ def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, An
     if address is not None:
         ctx, *path = address
         session = session_of(ctx)
-        name = session.full_name(ctx, (*path, args[0] if args else kwargs["name"]))
+        name = session.names.full_name(ctx, (*path, args[0] if args else kwargs["name"]))
         table = args[1] if len(args) > 1 else kwargs["table"]
-        session.forget(name)
+        session.names.forget(name)
         if is_delta(table):
-            session.register(ctx, name, table, fixed=is_behind(table), is_registered=True)
+            session.tables.register(ctx, name, table, fixed=is_behind(table), is_registered=True)
         else:
             record_frame_as_view(ctx, name, table)
     return result
@@ -66,7 +66,9 @@ def _schema_deregister(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, 
     if address is not None:
         ctx, *path = address
         session = session_of(ctx)
-        session.forget(session.full_name(ctx, (*path, args[0] if args else kwargs["name"])))
+        session.names.forget(
+            session.names.full_name(ctx, (*path, args[0] if args else kwargs["name"]))
+        )
     return result
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
 from deltawitness.locations import local_path, table_id
+from deltawitness.patching import argument
 from deltawitness.session.core.frames import (
     FrameState,
     PlainQuery,
@@ -23,6 +24,8 @@ from deltawitness.session.core.releases import register_release
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import (
     FACTORY_FORMAT,
+    SESSION_ATTRIBUTE,
+    Session,
     allow_urls,
     attach_session,
     reads_urls,
@@ -32,15 +35,15 @@ from deltawitness.session.core.table_providers import to_readable, to_readable_n
 from deltawitness.session.core.unpatched import REPLACED, unpatched
 from deltawitness.session.handlers import (
     Handler,
-    argument,
     attach_address,
     is_behind,
     is_delta,
     record_frame_as_view,
 )
 from deltawitness.session.sql.distributed_write import write_distributed
-from deltawitness.session.sql.name_binding import TextOrigin
+from deltawitness.session.sql.name_binding import TextOrigin, state_of_query
 from deltawitness.session.sql.router import route, run_sql
+from deltawitness.sql_statements import is_plain_query
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -51,34 +54,34 @@ __all__ = ["SESSION_EXTRAS", "SESSION_HANDLERS", "refresh", "register_delta"]
 def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) == 1 and not kwargs:
         (text,) = args
-        if isinstance(text, str) and text[:7] in _QUERY_STARTS:
-            session = session_of(ctx)
-            if session.is_fresh:
-                # The fast path for plain queries: it costs a tenth of the general path below.
-                snapshot, epoch = session.snapshot, session.epoch
+        if isinstance(text, str) and is_plain_query(text):
+            # The fast path for plain queries. It makes as few Python calls as possible.
+            session: Session = getattr(ctx, SESSION_ATTRIBUTE, None) or session_of(ctx)
+            names = session.names
+            snapshot, epoch = names.snapshot, names.epoch
+            if snapshot.is_complete and not names.view_records.stale:  # as `session.views.is_fresh`
                 try:
                     frame: Any = unpatched(ctx, "sql")(text) if REPLACED else ctx.sql(text)
                 except Exception:  # noqa: BLE001, S110 - the general path raises it again, unless it was transient
                     pass
                 else:
-                    frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `attach_state` does
+                    settings = session.settings
+                    config = settings.config or settings.config_of(ctx)
+                    query: PlainQuery = (
                         ctx,
                         session,
                         snapshot,
                         epoch,
-                        session.config or session.config_of(ctx),
+                        config,
                         text,
-                        TextOrigin.of_query,
+                        state_of_query,
                     )
+                    frame._deltawitness_frame = query  # noqa: SLF001 - as `attach_state` does
                     return frame
     call = _sql_call(ctx, *args, **kwargs)
     if not isinstance(call.text, str):
         return call.plan()  # raises the engine's own error
     return run_sql(session_of(ctx), call.with_copied_parameters())
-
-
-_QUERY_STARTS = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
-"""The first seven characters of texts that can only be queries."""
 
 
 def _sql_call(
@@ -98,7 +101,7 @@ def _plan_handler(name: str) -> Handler:
         frame = unpatched(ctx, name)(*args, **kwargs)
         plan_state = state_of(argument(args, kwargs, 0, "plan"))
         if plan_state is None:
-            return route(frame, FrameState(ctx, session, session.snapshot))
+            return route(frame, FrameState(ctx, session, session.names.snapshot))
         state = FrameState(ctx, plan_state.session, plan_state.snapshot, plan_state.reads)
         if plan_state.pending is None:
             return route(frame, state)
@@ -110,11 +113,11 @@ def _plan_handler(name: str) -> Handler:
 
 def _table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = session_of(ctx)
-    session.freshen(ctx)
-    snapshot, epoch = session.snapshot, session.epoch
-    frame = session.plan_with_retry(lambda: unpatched(ctx, "table")(*args, **kwargs))
+    session.views.freshen(ctx)
+    snapshot, epoch = session.names.snapshot, session.names.epoch
+    frame = session.swaps.plan_with_retry(lambda: unpatched(ctx, "table")(*args, **kwargs))
     call = SqlCall(ctx, argument(args, kwargs, 0, "name"))
-    config = session.config_of(ctx)
+    config = session.settings.config_of(ctx)
     origin = TextOrigin(session, call, epoch, config, snapshot.default, is_name=True)
     return attach_state(frame, FrameState(ctx, session, snapshot, (), origin))
 
@@ -125,7 +128,7 @@ def _source_handler(name: str) -> Handler:
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
         frame = unpatched(ctx, name)(*args, **kwargs)
-        return attach_state(frame, FrameState(ctx, session, session.snapshot))
+        return attach_state(frame, FrameState(ctx, session, session.names.snapshot))
 
     return handler
 
@@ -140,7 +143,7 @@ def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, An
         reads = (InputVersion(table_id(uri), source.version(), uri),)
     elif (state := state_of(source)) is not None:
         reads = state.inputs(unpatched(source, "logical_plan")().display_indent())
-    return attach_state(frame, FrameState(ctx, session, session.snapshot, reads))
+    return attach_state(frame, FrameState(ctx, session, session.names.snapshot, reads))
 
 
 # --- SessionContext: registration ------------------------------------------------------------------------
@@ -154,14 +157,14 @@ def _register_as(ctx: SessionContext, method: str, name: str, *args: Any, **kwar
     session = session_of(ctx)
     table: Any = next(iter((*args, *kwargs.values())), None)
     if is_delta(table):
-        full_name = session.parsed_name(ctx, name)
+        full_name = session.names.parsed_name(ctx, name)
         unpatched(ctx, method)(name, *to_readable(args), **to_readable_named(kwargs))
-        session.register(ctx, full_name, table, fixed=is_behind(table), is_registered=True)
+        session.tables.register(ctx, full_name, table, fixed=is_behind(table), is_registered=True)
         return
     refuse_statements(table)
     unpatched(ctx, method)(name, *args, **kwargs)
-    full_name = session.parsed_name(ctx, name)
-    session.forget(full_name)
+    full_name = session.names.parsed_name(ctx, name)
+    session.names.forget(full_name)
     record_frame_as_view(ctx, full_name, table)
 
 
@@ -171,7 +174,7 @@ def _replace_catalog_handler(name: str) -> Handler:
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = unpatched(ctx, name)(*args, **kwargs)
         is_one = name == "register_catalog_provider"
-        session_of(ctx).forget_schema(argument(args, kwargs, 0, "name") if is_one else None)
+        session_of(ctx).names.forget_schema(argument(args, kwargs, 0, "name") if is_one else None)
         return result
 
     return handler
@@ -202,15 +205,15 @@ def register_delta(
 
     options = None if storage_options is None else dict(storage_options)
     session = session_of(ctx)
-    full_name = session.parsed_name(ctx, name)
+    full_name = session.names.parsed_name(ctx, name)
     if version is None and local_path(os.fspath(uri)) is None:
         # The handle stays in the session: opening it again costs two requests for each commit.
-        with session.handles.lease(uri, options) as table:
+        with session.tables.handles.lease(uri, options) as table:
             if table is not None:
-                session.register(ctx, full_name, table)
+                session.tables.register(ctx, full_name, table)
                 return
     table = DeltaTable(uri, version=version, storage_options=options)
-    session.register(ctx, full_name, table, fixed=version is not None)
+    session.tables.register(ctx, full_name, table, fixed=version is not None)
 
 
 def refresh(ctx: SessionContext, name: str | None = None) -> None:
@@ -227,7 +230,9 @@ def refresh(ctx: SessionContext, name: str | None = None) -> None:
         StatementError: no Delta table is registered under the name.
     """
     session = session_of(ctx)
-    session.refresh(ctx, None if name is None else tuple(session.parsed_name(ctx, name)))
+    session.tables.refresh(
+        ctx, None if name is None else tuple(session.names.parsed_name(ctx, name))
+    )
 
 
 def _deregister_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -235,7 +240,7 @@ def _deregister_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[s
     session = session_of(ctx)
     result = unpatched(ctx, "deregister_table")(*args, **kwargs)
     if isinstance(name, str):
-        session.forget(session.parsed_name(ctx, name))
+        session.names.forget(session.names.parsed_name(ctx, name))
     return result
 
 
@@ -258,7 +263,7 @@ def _register_function_handler(name: str) -> Handler:
         function_name = getattr(function, "name", None)
         if isinstance(function_name, str):
             session = session_of(ctx)
-            session.record_change(function_name)
+            session.names.record_change(function_name)
             session.functions.add(function_name)
         return result
 
@@ -268,7 +273,7 @@ def _register_function_handler(name: str) -> Handler:
 def _register_udtf(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     result = unpatched(ctx, "register_udtf")(*args, **kwargs)
     session = session_of(ctx)
-    session.record_change()
+    session.names.record_change()
     session.table_functions += (argument(args, kwargs, 0, "func"),)
     return result
 
@@ -278,7 +283,7 @@ def _enable_spark_functions(
 ) -> Any:
     result = unpatched(ctx, "enable_spark_functions")(*args, **kwargs)
     session = session_of(ctx)
-    session.record_change()
+    session.names.record_change()
     session.has_spark_functions = True
     return result
 
@@ -295,7 +300,7 @@ def _same_session_handler(name: str) -> Handler:
 
 
 def _catalog(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    session_of(ctx).freshen(ctx)
+    session_of(ctx).views.freshen(ctx)
     catalog = unpatched(ctx, "catalog")(*args, **kwargs)
     name = args[0] if args else kwargs.get("name", "datafusion")
     return attach_address(catalog, (ctx, name))

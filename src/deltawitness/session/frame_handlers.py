@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
 from deltawitness.observe import current_observer
+from deltawitness.patching import argument
 from deltawitness.session.core.filter_fallback import call_frame, call_with_fallback
 from deltawitness.session.core.frames import ATTRIBUTE, FrameState, attach_state, derive, state_of
 from deltawitness.session.core.private_api import table_of_class
 from deltawitness.session.core.unpatched import REPLACED, unpatched
-from deltawitness.session.handlers import Handler, argument
+from deltawitness.session.handlers import Handler
 from deltawitness.session.queries import inside_a_query, observe_query
 from deltawitness.session.sql.exports import run_export
 from deltawitness.session.sql.frame_sources import record_export
@@ -55,13 +56,14 @@ def _inputs_of(frame: DataFrame, state: FrameState) -> tuple[InputVersion, ...]:
 
 def _terminal_handler(name: str) -> Handler:
     """Return the handler of a method that returns or prints rows; it runs a pending statement."""
+    is_stream, is_exportable = name == "__arrow_c_stream__", name in EXPORTABLE
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = frame.__dict__.get(ATTRIBUTE)
         if type(state) is FrameState and state.pending is not None:
             return unpatched(state.pending.run(), name)(*args, **kwargs)
         call = unpatched(frame, name) if REPLACED else getattr(frame, name)
-        if name == "__arrow_c_stream__":
+        if is_stream:
             call = stream_call(frame, call, argument(args, kwargs, 0, "requested_schema"))
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
@@ -69,7 +71,7 @@ def _terminal_handler(name: str) -> Handler:
         else:
             run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
             result = observe_query(observer, name, frame, run)
-        if name in EXPORTABLE and observer is not None:
+        if is_exportable and observer is not None:
             record_export(frame, result)
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ADDRESS",
     "Handler",
-    "argument",
     "attach_address",
     "is_behind",
     "is_delta",
@@ -32,11 +31,6 @@ __all__ = [
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """A handler of a method: takes the engine's object, the positional and the keyword arguments."""
-
-
-def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], index: int, name: str) -> Any:
-    """Return an argument of a call by its position or its name; None if it was not passed."""
-    return args[index] if len(args) > index else kwargs.get(name)
 
 
 def is_delta(table: object) -> bool:
@@ -67,7 +61,7 @@ def record_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> No
     frame = table.frame if isinstance(table, FrameView) else table
     with suppress(StatementError):
         bind_origin(frame)  # a name that has changed already raises when the view is planned again
-    session_of(ctx).record_view(ctx, name, partial(_view_of, frame))
+    session_of(ctx).views.record(ctx, name, partial(_view_of, frame))
 
 
 def _view_of(frame: Any, ctx: SessionContext) -> Table:

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     # Type checkers see a proxy as a subclass of the class that it wraps.
     _FrameProxy = DataFrame
     _SessionProxy = SessionContext
+    _CatalogProxy = Catalog
+    _SchemaProxy = Schema
 else:
-    _FrameProxy = _SessionProxy = _Proxy
+    _FrameProxy = _SessionProxy = _CatalogProxy = _SchemaProxy = _Proxy
 
 
 T = TypeVar("T")
@@ -108,7 +110,8 @@ def _handled(name: str, handler: Handler, documented: Any) -> Callable[..., Any]
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if REPLACED:  # the wrapped class is patched, and calls the handler itself
             return _to_proxy(getattr(self.__wrapped__, name)(*args, **kwargs))
-        return _to_proxy(handler(self.__wrapped__, args, kwargs))
+        result = handler(self.__wrapped__, args, kwargs)
+        return ObservedDataFrame(result) if type(result) is DataFrame else _to_proxy(result)
 
     def plain_method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if REPLACED:
@@ -404,12 +407,12 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
 
 
 @_add_methods(CATALOG_HANDLERS, Catalog)
-class ObservedCatalog(_ProxyProtocols, _Proxy):  # type: ignore[misc]  # its class depends on the version of wrapt
+class ObservedCatalog(_ProxyProtocols, _CatalogProxy):
     """A proxy over a `Catalog` that records in the session which schemas are added and removed."""
 
 
 @_add_methods(SCHEMA_HANDLERS, Schema)
-class ObservedSchema(_ProxyProtocols, _Proxy):  # type: ignore[misc]  # its class depends on the version of wrapt
+class ObservedSchema(_ProxyProtocols, _SchemaProxy):
     """A proxy over a `Schema` that records in the session which tables are added and removed."""
 
 

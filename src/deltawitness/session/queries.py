@@ -116,7 +116,13 @@ _ROWS: dict[str, Callable[[Any], int]] = {
 # --- streams -------------------------------------------------------------------------------------------
 
 
-class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+if TYPE_CHECKING:
+    _ObjectProxy = wrapt.ObjectProxy[Any]  # generic in its stubs only
+else:
+    _ObjectProxy = wrapt.ObjectProxy
+
+
+class ObservedStream(_ObjectProxy):
     """A stream of record batches that counts its rows and ends the query at its end.
 
     Args:

@@ -159,58 +159,108 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
         CACHE_OPERATION: kind.value,
         RUN_ID: current_run().run_id,
     }
-    span = _start_span(name, given)
-    began, started = now_ns(), time.perf_counter()
+    operation_span = _OperationSpan(_start_span(name, given), given, kind, columns or {})
     state = _SpanState()
     token = _current.set(state)
-    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-        context = get_current()
+    with trace.use_span(operation_span.span, record_exception=False, set_status_on_exception=False):
         try:
-            yield span, set_result
+            yield operation_span.span, set_result
         except BaseException as error:
             result, error_type = CacheResult.ERROR, classify(error).value
-            call_guarded("spans", _set_error, span, error, error_type)
+            call_guarded("spans", _set_error, operation_span.span, error, error_type)
             raise
         finally:
-            seconds = time.perf_counter() - started
+            operation_span.stop()
             _reset(token)
-            more = {key: value for key, value in (details or {}).items() if value is not None}
-            policy = redact_label(str(more.pop(CACHE_POLICY, policy)))
-            closing: dict[str, AttributeValue] = {
-                **more,
-                CACHE_POLICY: policy,
-                CACHE_RESULT: result.value,
+            more: dict[str, AttributeValue] = {
+                key: value for key, value in (details or {}).items() if value is not None
             }
-            call_guarded("spans", _close, span, closing)
-            call_guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
-            if kind in UNCOMMITTED_OPERATIONS or not state.has_write:
-                call_guarded(
-                    "metrics",
-                    lambda: cache_instruments(_meter_provider).record(
-                        seconds,
-                        policy=policy,
-                        scope=scope.value,
-                        operation=kind.value,
-                        result=result.value,
-                        error_type=error_type,
-                        context=context,
-                    ),
-                )
-            if kind in UNCOMMITTED_OPERATIONS and _listener is not None:
-                row = {
-                    "event_time": began // 1000,
-                    "duration_ms": seconds * 1000,
-                    "operation": kind.value.upper(),
-                    "cache_operation": kind.value,
-                    "scope": scope.value,
-                    "policy": policy,
-                    "result": result.value,
-                    "error_type": error_type,
-                    **UNCHANGED.known(),
-                    **_ids(span),
-                    **(columns or {}),
-                }
-                call_guarded("ledger", _listener, current_run(), row)
+            operation_span.record(result, error_type, more, is_counted=not state.has_write)
+
+
+class _OperationSpan:
+    """The open span of an operation, and what its metrics, log record and ledger row have in common.
+
+    Args:
+        span: the span.
+        attributes: the attributes with which it was opened.
+        kind: the kind of operation.
+        columns: further ledger columns, read when the operation ends.
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        attributes: dict[str, AttributeValue],
+        kind: CacheOperation,
+        columns: Mapping[str, object],
+    ) -> None:
+        self.span = span
+        self._attributes = attributes
+        self._kind = kind
+        self._columns = columns
+        self._began_ns = now_ns()
+        self._started = time.perf_counter()
+        self._seconds = 0.0
+
+    def stop(self) -> None:
+        """Take the duration of the operation."""
+        self._seconds = time.perf_counter() - self._started
+
+    def record(
+        self,
+        result: CacheResult,
+        error_type: str | None,
+        details: dict[str, AttributeValue],
+        *,
+        is_counted: bool,
+    ) -> None:
+        """End the span, and emit the log record, the metrics and the ledger row of the operation.
+
+        Args:
+            result: the result.
+            error_type: the class of the error that ended it; None without an error.
+            details: further attributes; a policy among them replaces the policy of the span.
+            is_counted: no observed write counts the operation.
+        """
+        context, is_uncommitted = get_current(), self._kind in UNCOMMITTED_OPERATIONS
+        policy = redact_label(str(details.pop(CACHE_POLICY, self._attributes[CACHE_POLICY])))
+        closing: dict[str, AttributeValue] = {
+            **details,
+            CACHE_POLICY: policy,
+            CACHE_RESULT: result.value,
+        }
+        labels = {
+            "policy": policy,
+            "scope": str(self._attributes[CACHE_SCOPE]),
+            "result": result.value,
+            "error_type": error_type,
+        }
+        call_guarded("spans", _close, self.span, closing)
+        log_attributes = dict[str, Any](self._attributes, **closing)
+        call_guarded("logs", _log, log_attributes, error_type, context)
+        if is_uncommitted or is_counted:
+            call_guarded("metrics", self._record_metrics, labels, context)
+        if is_uncommitted and _listener is not None:
+            call_guarded("ledger", _listener, current_run(), self._row(labels))
+
+    def _record_metrics(self, labels: dict[str, Any], context: Context) -> None:
+        cache_instruments(_meter_provider).record(
+            self._seconds, operation=self._kind.value, context=context, **labels
+        )
+
+    def _row(self, labels: dict[str, Any]) -> dict[str, object]:
+        """Return the ledger columns of an operation that makes no commit."""
+        return {
+            "event_time": self._began_ns // 1000,
+            "duration_ms": self._seconds * 1000,
+            "operation": self._kind.value.upper(),
+            "cache_operation": self._kind.value,
+            **labels,
+            **UNCHANGED.known(),
+            **_ids(self.span),
+            **self._columns,
+        }
 
 
 def _reset(token: Token[_SpanState | None]) -> None:

@@ -52,7 +52,7 @@ class DeferredSpan(NonRecordingSpan):
     ) -> None:
         # Not super().__init__(): the property below takes the place of its only attribute.
         self._ids = trace_id, span_id, flags, trace_state
-        self.traceparent = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+        self.traceparent: str = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
 
     def get_span_context(self) -> SpanContext:
         """Return the reserved span context."""

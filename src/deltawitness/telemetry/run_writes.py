@@ -30,9 +30,9 @@ class RunWrites:
 
     def __init__(self, enclosing: RunWrites | None = None) -> None:
         self._enclosing = enclosing
-        self.failed = 0
-        self.slowest_ns = 0
-        self.openings = 0
+        self.failed: int = 0
+        self.slowest_ns: int = 0
+        self.openings: int = 0
 
     def add(self, *, has_failed: bool, duration_ns: int) -> None:
         """Count a write, also for the enclosing runs; only the thread that delivers writes calls this."""

@@ -6,11 +6,14 @@ others of `instrument()`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 
 __all__ = ["get_context", "is_instrumentation_suppressed"]
 
-get_context = getattr(
+get_context: Callable[[], Context] = getattr(
     getattr(otel_context, "_RUNTIME_CONTEXT", None), "get_current", otel_context.get_current
 )
 """`get_current` of OpenTelemetry without its wrapper: it is called several times per write."""

@@ -58,7 +58,7 @@ class ListsScreen(Screen[None]):
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.reader = reader
-        self.sub_title = visible(reader.title)
+        self.sub_title: str = visible(reader.title)
         self._filter: dict[str, Any] = {}
         self._is_opened: set[str] = set()
 
@@ -223,9 +223,9 @@ class LedgerApp(App[None]):
         settings: the location of the ledger.
     """
 
-    TITLE = "deltawitness"
-    ENABLE_COMMAND_PALETTE = False
-    CSS = """
+    TITLE: str | None = "deltawitness"
+    ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
+    CSS: ClassVar[str] = """
     #status { height: 1; padding: 0 1; color: $text-muted; }
     #status.error { color: $text-error; text-style: bold; }
     #above { height: 40%; }

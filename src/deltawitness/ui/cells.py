@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from deltawitness.answers.health.values import HealthFinding, TableHealth
-from deltawitness.answers.rows import RunRow, WriteRow
+from deltawitness.answers.rows import RunRow, WriteRow, seconds_of_run
 from deltawitness.cache.entries.listing import CacheEntry
 from deltawitness.report.format import number, operation, rows, seconds, size, text, timestamp
 
@@ -52,9 +52,7 @@ FINDINGS = _columns("severity|table|check|finding|command")
 
 def run_cells(row: RunRow) -> Sequence[object]:
     """Return the cells of a run."""
-    took = None
-    if row.start_time is not None and row.end_time is not None:
-        took = (row.end_time - row.start_time).total_seconds()
+    took = seconds_of_run(row.start_time, row.end_time, row.status)
     return (
         row.run_id[:_ID],
         row.job,
@@ -115,17 +113,13 @@ def health_cells(table: TableHealth) -> Sequence[object]:
         "ok" if table.severity is None else table.severity.value,
         table.version,
         table.files,
-        _size(table.bytes),
+        size(table.bytes),
         table.rows,
         table.commits,
         table.commits_since_checkpoint,
-        _size(table.held_bytes),
-        _size(table.orphan_bytes),
+        size(table.held_bytes),
+        size(table.orphan_bytes),
     )
-
-
-def _size(count: int | None) -> str:
-    return "" if count is None else size(count)
 
 
 def finding_cells(finding: HealthFinding) -> Sequence[object]:

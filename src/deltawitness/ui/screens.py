@@ -141,7 +141,7 @@ class CommitScreen(DetailScreen):
     def __init__(self, reader: Reader, table: str) -> None:
         super().__init__(reader)
         self.table = table
-        self.sub_title = visible(table)
+        self.sub_title: str = visible(table)
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
@@ -190,7 +190,7 @@ class WriteScreen(DetailScreen):
     def __init__(self, reader: Reader, row: WriteRow) -> None:
         super().__init__(reader)
         self.row = row
-        self.sub_title = visible(row.write_id or "")
+        self.sub_title: str = visible(row.write_id or "")
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
@@ -227,7 +227,7 @@ class RunScreen(DetailScreen):
     def __init__(self, reader: Reader, run_id: str) -> None:
         super().__init__(reader)
         self.run_id = run_id
-        self.sub_title = visible(run_id)
+        self.sub_title: str = visible(run_id)
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
@@ -267,7 +267,7 @@ class EntryScreen(DetailScreen):
     def __init__(self, reader: Reader, entry: CacheEntry) -> None:
         super().__init__(reader)
         self.entry = entry
-        self.sub_title = visible(entry.name)
+        self.sub_title: str = visible(entry.name)
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""

@@ -95,7 +95,7 @@ class PagedTable(DataTable[Text]):
         self._width = width
         self.read = read
         self.items: list[Any] = []
-        self.is_complete = False
+        self.is_complete: bool = False
         self._is_loading = False
         self._generation = 0
 

@@ -72,6 +72,16 @@ def test_one_job_and_a_shorter_time(ledger, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_failed_first_run_is_in_the_heading(tmp_path):
+    """No check finds a job that never ended well; the heading counts its runs."""
+    past = PastLedger()
+    past.run("first", AT - HOUR, status="abandoned")
+    found = ci_report(at=AT, root=past.save(tmp_path / "ledger"))
+    assert found.problems == ()
+    assert "## deltawitness: no problems, but 1 run not ok" in found.markdown
+
+
+@pytest.mark.slow
 def test_all_checks_have_problems(tmp_path):
     """Each kind of problem has a line in the report."""
     ledger = PastLedger()

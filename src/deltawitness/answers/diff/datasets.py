@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,13 @@ from deltawitness.scan.read_ahead import read_ahead
 if TYPE_CHECKING:
     from deltawitness.answers.diff.versions import OpenVersion
 
-__all__ = ["ComparableRows", "RowSource", "canonical", "comparable_type", "source_of"]
+__all__ = ["ComparableRows", "Reading", "RowSource", "canonical", "comparable_type", "source_of"]
 
 BATCH_ROWS = 1 << 16
 """Maximum number of rows of a batch."""
+
+STOP_SECONDS = 10.0
+"""Maximum time in seconds that a stopped query waits for its reads."""
 
 Read = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 
@@ -40,11 +44,13 @@ class RowSource:
     """Rows of a version of a table.
 
     Attributes:
+        name: the table and the version, for error messages.
         schema: schema of all columns.
         files: the data files by path; None if the rows are not those of the files.
         reads: functions that read parts of the rows, for some columns.
     """
 
+    name: str
     schema: pa.Schema
     files: dict[str, pd.Fragment] | None
     reads: tuple[Read, ...]
@@ -61,26 +67,28 @@ class RowSource:
 
     def _of_files(self, is_chosen: Callable[[str], bool]) -> RowSource:
         files = {path: each for path, each in (self.files or {}).items() if is_chosen(path)}
-        return _source(self.schema, files)
+        return _source(self.name, self.schema, files)
 
 
 def source_of(version: OpenVersion) -> RowSource:
     """Return the rows of a version of a table."""
+    name = str(version.name)
     with suppressed():
         if not version.is_plain:
             dataset = DeltaDataset(version.table)
-            return RowSource(dataset.schema, None, (partial(_read_delta, dataset),))
+            return RowSource(name, dataset.schema, None, (partial(_read_delta, dataset),))
         found = version.table.to_pyarrow_dataset()
         partitions = version.table.metadata().partition_columns
         files = {each.path: without_statistics(each, partitions) for each in found.get_fragments()}
-        return _source(found.schema, files)
+        return _source(name, found.schema, files)
 
 
-def _source(schema: pa.Schema, files: dict[str, pd.Fragment]) -> RowSource:
+def _source(name: str, schema: pa.Schema, files: dict[str, pd.Fragment]) -> RowSource:
     count = max(1, min(len(files), os.cpu_count() or 1))
     ordered = list(files.values())
     groups = (ordered[number::count] for number in range(count))
-    return RowSource(schema, files, tuple(partial(_read_files, schema, each) for each in groups))
+    reads = tuple(partial(_read_files, schema, each) for each in groups)
+    return RowSource(name, schema, files, reads)
 
 
 def _read_files(
@@ -98,6 +106,56 @@ def _read_delta(dataset: DeltaDataset, columns: Sequence[str]) -> Iterator[pa.Re
     yield from dataset.scanner(tuple(columns)).to_batches()
 
 
+class Reading:
+    """The reads of one query, which all end when one of them fails or when the query ends.
+
+    An engine that gets an error from a dataset cancels its other reads. Their threads would return to an
+    interpreter that ends, and abort the process. So the reads end without an error, and this object has it.
+
+    Attributes:
+        error: the first error of a read, with the name of its source; None if no read has failed.
+    """
+
+    def __init__(self) -> None:
+        self.error: tuple[str, Exception] | None = None
+        self._is_stopped = False
+        self._active = 0
+        self._changed = threading.Condition()
+
+    def batches(
+        self, name: str, batches: Iterable[pa.RecordBatch]
+    ) -> Generator[pa.RecordBatch, None, None]:
+        """Yield batches until the reads are stopped or one of them fails.
+
+        Args:
+            name: the name of the source.
+            batches: reads the source.
+        """
+        iterator = iter(batches)
+        while not self._is_stopped and (batch := self._next(name, iterator)) is not None:
+            yield batch
+
+    def _next(self, name: str, iterator: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+        with self._changed:
+            self._active += 1
+        try:
+            return next(iterator, None)
+        except Exception as error:  # noqa: BLE001 - Engine.rows raises it
+            self.error = self.error or (name, error)
+            self._is_stopped = True
+            return None
+        finally:
+            with self._changed:
+                self._active -= 1
+                self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End the reads, and wait until no thread reads, at most `STOP_SECONDS`."""
+        self._is_stopped = True
+        with self._changed:
+            self._changed.wait_for(lambda: self._active == 0, STOP_SECONDS)
+
+
 class ComparableRows(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
     """Columns of a source, in a form in which equal values are equal for the engine.
 
@@ -108,7 +166,8 @@ class ComparableRows(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
 
     def __init__(self, source: RowSource, columns: Sequence[str]) -> None:
         self.source = source
-        self.columns = tuple(columns)
+        self.columns: tuple[str, ...] = tuple(columns)
+        self.reading: Reading = Reading()
         types = [comparable_type(source.schema.field(name).type) for name in columns]
         self._schema = pa.schema([(f"c{number}", kind) for number, kind in enumerate(types)])
 
@@ -166,6 +225,9 @@ class _Scan:
         return pa.schema([self.rows.schema.field(name) for name in self.columns])
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
+        return self.rows.reading.batches(self.rows.source.name, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         names = self.columns if self.filter is None else tuple(self.rows.schema.names)
         wanted = [self.rows.columns[int(name[1:])] for name in names]
         schema = pa.schema([self.rows.schema.field(name) for name in names])

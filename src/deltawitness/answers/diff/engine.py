@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.answers.table_queries import error_text
+from deltawitness.exceptions import DiffError
 from deltawitness.run import suppressed
 from deltawitness.session.core.unpatched import unpatched
 
@@ -48,8 +50,9 @@ class Pair:
     """
 
     def __init__(self, a: RowSource, b: RowSource, columns: Sequence[str]) -> None:
-        self.columns = tuple(columns)
-        self.a, self.b = compared(a, columns), compared(b, columns)
+        self.columns: tuple[str, ...] = tuple(columns)
+        self.a: ComparableRows = compared(a, columns)
+        self.b: ComparableRows = compared(b, columns)
 
     def expressions(self) -> tuple[list[str], list[str]]:
         """Return a SQL expression per column and source, with equal types on both sides.
@@ -94,21 +97,41 @@ class Engine:
         """Return the rows of a query; the caller limits their number.
 
         Raises:
+            DiffError: the rows of a version cannot be read.
             Exception: of the engine.
         """
         try:
-            return _collect(self._session, sql)
+            return self._collect(sql)
+        except DiffError:
+            raise
         except Exception as error:
             if self._is_sorting or _EXHAUSTED not in str(error):
                 raise
         self._is_sorting = True
         self._session = _session(self._tables, is_sorting=True)
-        return _collect(self._session, sql)
+        return self._collect(sql)
 
     def row(self, sql: str) -> dict[str, Any]:
         """Return the only row of a query."""
         (row,) = self.rows(sql)
         return row
+
+    def _collect(self, sql: str) -> list[dict[str, Any]]:
+        from deltawitness.answers.diff.datasets import Reading  # noqa: PLC0415 - heavy
+
+        reading = Reading()
+        for rows in self._tables.values():
+            rows.reading = reading
+        try:
+            found = _collect(self._session, sql)
+        finally:
+            reading.stop()
+        if reading.error is not None:
+            name, error = reading.error
+            reason = f"the rows of {name} cannot be read: {error_text(error)}"
+            msg = f"{reason}; rows=False (--no-rows) compares the logs alone"
+            raise DiffError(msg) from error
+        return found
 
 
 def _session(tables: dict[str, ComparableRows], *, is_sorting: bool) -> SessionContext:

@@ -13,10 +13,12 @@ from deltawitness.answers.storage import storage_options_for
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
+from deltawitness.ledger.tables.operation_names import save_mode_of
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.semconv import CacheResult, CommitKey
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["operations_between"]
 
@@ -80,7 +82,7 @@ def _of_commit(version: int, content: bytes, rows: _Rows) -> DiffOperation:
         version=version,
         time=time_of(commit),
         operation=commit.operation,
-        mode=_mode(commit.operation_parameters.get("mode")),
+        mode=save_mode_of(commit.operation_parameters.get("mode")),
         predicate=predicate_of(commit),
         run_id=_text(keys.get(CommitKey.RUN_ID)),
         job=_text(keys.get(CommitKey.JOB_NAME)),
@@ -110,11 +112,6 @@ def _of_row(version: int, row: WriteRow) -> DiffOperation:
         rows_deleted=row.rows_deleted,
         in_log=False,
     )
-
-
-def _mode(value: Any) -> str | None:
-    """Return a save mode as the ledger spells it."""
-    return value.lower() if isinstance(value, str) else None
 
 
 def _text(value: Any) -> str | None:

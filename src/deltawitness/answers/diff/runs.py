@@ -13,7 +13,7 @@ from deltawitness.answers.diff.run_values import (
     RunTable,
     RunTableDiff,
 )
-from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
+from deltawitness.answers.rows import RunRow, TableVersion, WriteRow, seconds_of_run
 from deltawitness.answers.run_report import RunReport, read_run
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.locations import last_segment
@@ -198,9 +198,8 @@ def _duration_differences(
 
 
 def _seconds(run: RunRow) -> str | None:
-    if run.start_time is None or run.end_time is None:
-        return None
-    return f"{(run.end_time - run.start_time).total_seconds():.3f}"
+    took = seconds_of_run(run.start_time, run.end_time, run.status)
+    return None if took is None else f"{took:.3f}"
 
 
 def _counted(operations: Sequence[str] | None) -> str | None:

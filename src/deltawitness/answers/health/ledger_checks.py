@@ -15,10 +15,11 @@ from deltawitness.answers.logged_files import LoggedCommit
 from deltawitness.answers.predicates import is_since
 from deltawitness.ledger.drain.drain import GRACE
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.semconv import EXPIRED_PROPERTY, CacheResult, CommitKey, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["LedgerSide", "check_conflicts", "check_ledger", "check_observation"]
 

@@ -20,7 +20,7 @@ from deltawitness.answers.live.values import (
     RunningWrite,
 )
 from deltawitness.answers.predicates import NEWEST_WRITES, is_since
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.locations import root_of, spool_folder
@@ -120,7 +120,7 @@ class _LedgerTail:
             f"SELECT {', '.join(_COLUMNS)} FROM inventory WHERE {where}"  # noqa: S608 - quoted
             f" ORDER BY {NEWEST_WRITES} LIMIT {limit}"
         )
-        times = ({**row, "event_time": _in_utc(row["event_time"])} for row in found)
+        times = ({**row, "event_time": in_utc(row["event_time"])} for row in found)
         return [write for row in times if (write := live_write(row, LiveSource.LEDGER))]
 
     def _current_state(self) -> object:
@@ -134,10 +134,6 @@ class _LedgerTail:
             with suppress(OSError):
                 state.append((root.shard, Path(path or "", "_delta_log").stat().st_mtime_ns))
         return tuple(state)
-
-
-def _in_utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 class LiveFollower:

@@ -22,7 +22,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.extras import require
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.locations import absolute_root, root_of
+from deltawitness.ledger.tables.locations import absolute_root
 from deltawitness.locations import local_path
 from deltawitness.semconv import Env
 from deltawitness.settings import Settings
@@ -165,7 +165,7 @@ def _family(run_id: str | None, settings: Settings) -> frozenset[str]:
     if run_id is None:
         return frozenset()
     try:
-        report = read_run(LedgerListing(root_of(settings)), run_id)
+        report = read_run(LedgerListing.of(settings), run_id)
     except Exception:  # noqa: BLE001 - without a ledger, commits of child runs count as those of others
         return frozenset({run_id})
     return frozenset({run_id, *(run["run_id"] for run in report.family())})

@@ -274,7 +274,7 @@ def answer_release_diff(
     second = None if b is None else find_release(settings, b)
     left = {table.name: table for table in first.tables}
     right = left if second is None else {table.name: table for table in second.tables}
-    ledger = LedgerListing(root_of(settings))
+    ledger = LedgerListing.of(settings)
     tables = []
     for name in sorted({*left, *right}):
         one, other = left.get(name), right.get(name)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from deltawitness.answers.lists import WriteFilter, list_runs, list_writes
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.predicates import recorded_job
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.trends.ci_values import CiCheck, CiProblem, CiReport
 from deltawitness.answers.trends.markdown import report_text
@@ -21,6 +22,7 @@ from deltawitness.answers.trends.values import (
     UnusualVolume,
 )
 from deltawitness.events import Landed
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.semconv import CacheResult
 from deltawitness.settings import Settings
@@ -125,7 +127,7 @@ def read_ci_report(  # noqa: PLR0913 - keyword-only options
     found = [
         *map(_regression, worse.regressions),
         *_failures(ledger, start, end, job),
-        *_overdue(late, job),
+        *_overdue(late, recorded_job(job)),
     ]
     checks = list(CiCheck)
     problems = sorted(
@@ -153,7 +155,7 @@ _Found = tuple[CiCheck, str, str, str | None]
 def _runs(ledger: LedgerListing, start: datetime, end: datetime, job: str | None) -> list[RunRow]:
     rows = list_runs(ledger, job=job, since=start, limit=_LIMIT)
     runs = map(RunRow.of, rows)
-    return [run for run in runs if run.start_time is None or in_utc(run.start_time) <= end]  # type: ignore[operator]  # it is not None
+    return [run for run in runs if run.start_time is None or in_utc(run.start_time) <= end]
 
 
 def _regression(each: Regression) -> _Found:

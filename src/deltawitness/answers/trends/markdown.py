@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from deltawitness.answers.rows import RunRow
+from deltawitness.answers.health.checks import counted
+from deltawitness.answers.rows import RunRow, seconds_of_run
 from deltawitness.answers.trends.ci_values import CiProblem
 
 __all__ = ["MARKER", "report_text"]
@@ -36,7 +37,8 @@ def report_text(
         since: the start of the time of the report.
         at: its end.
     """
-    lines = [MARKER, f"## deltawitness: {_verdict(problems)}", ""]
+    failed = sum(run.status != "ok" for run in runs)
+    lines = [MARKER, f"## deltawitness: {_verdict(problems, failed)}", ""]
     if problems:
         rows = [
             (
@@ -49,8 +51,7 @@ def report_text(
             for each in problems
         ]
         lines += _table(("", "check", "job or table", "what", "run"), rows)
-    failed = sum(run.status != "ok" for run in runs)
-    summary = f"{_count(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
+    summary = f"{counted(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
     if not runs:
         return "\n".join([*lines, summary, ""])
     lines += ["<details>", f"<summary>{summary}</summary>", ""]
@@ -58,17 +59,20 @@ def report_text(
     return "\n".join([*lines, "</details>", ""])
 
 
-def _verdict(problems: Sequence[CiProblem]) -> str:
+def _verdict(problems: Sequence[CiProblem], failed: int) -> str:
+    """Return the heading: the numbers of problems and warnings, else of runs that no check has found."""
     fails = sum(each.fails for each in problems)
     warnings = len(problems) - fails
-    parts = [_count(fails, "problem")] if fails else []
-    parts += [_count(warnings, "warning")] if warnings else []
+    parts = [counted(fails, "problem")] if fails else []
+    parts += [counted(warnings, "warning")] if warnings else []
+    if not parts and failed:
+        return f"no problems, but {counted(failed, 'run')} not ok"
     return ", ".join(parts) or "no problems"
 
 
 def _run_cells(run: RunRow) -> tuple[str, ...]:
-    start, end = run.start_time, run.end_time
-    seconds = f"{(end - start).total_seconds():.1f}" if start and end else ""
+    start, took = run.start_time, seconds_of_run(run.start_time, run.end_time, run.status)
+    seconds = "" if took is None else f"{took:.1f}"
     rows = sum(each or 0 for each in (run.rows_added, run.rows_updated, run.rows_deleted))
     status = escape(run.status or "")
     return (
@@ -106,10 +110,6 @@ def escape(text: str) -> str:
 def _code(text: str | None) -> str:
     """Return an id as code; characters that would end the code or the cell are left out."""
     return "" if text is None else f"`{_NOT_IN_CODE.sub('', text)[:_CELL]}`"
-
-
-def _count(count: int, unit: str) -> str:
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def _time(time: datetime) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import compress, pairwise
 
 from deltawitness.answers.lookup import table_condition
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.trends.past import (
     PastRun,
     PastWrites,
@@ -28,6 +28,7 @@ from deltawitness.answers.trends.values import (
     TableState,
     UnusualVolume,
 )
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
 

@@ -10,14 +10,15 @@ from statistics import median
 from typing import Any
 
 from deltawitness.answers.committed_writes import CHANGES_ROWS, COMMITTED, KEEPS_ROWS
-from deltawitness.answers.predicates import equal, scan
-from deltawitness.answers.rows import TableVersion
+from deltawitness.answers.predicates import equal, recorded_job, scan
+from deltawitness.answers.rows import TableVersion, seconds_of_run
 from deltawitness.answers.run_report import undone_runs
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing, Row
-from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
+from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.locations import last_segment
 from deltawitness.semconv import UNDO_JOB, CacheScope
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["PastRun", "PastWrites", "micros_of", "now", "past_runs", "past_writes", "time_of"]
 
@@ -267,7 +268,7 @@ def past_runs(
         is_in("status", _FINISHED),
         _until("start_time", at),
         f"coalesce(end_time, start_time) <= {timestamp_literal(at)}",
-        *equal("job", job),
+        *equal("job", recorded_job(job)),
         *_none_of(undone_runs(ledger, at)),
     ]
     rows = ledger.query(
@@ -282,12 +283,11 @@ def past_runs(
 
 
 def _run(row: Row) -> PastRun:
-    start, end = _in_utc(row["start_time"]), row["end_time"]
-    is_known = end is not None and row["status"] != "abandoned"  # its end is when that was found
+    start, end = in_utc(row["start_time"]), row["end_time"]
     return PastRun(
         run_id=row["run_id"],
         start_time=start,
-        seconds=(_in_utc(end) - start).total_seconds() if is_known else None,
+        seconds=seconds_of_run(start, None if end is None else in_utc(end), row["status"]),
         is_ok=row["status"] == "ok",
         rows=int(row["changed"] or 0),
         hits=int(row["hits"] or 0),
@@ -299,8 +299,3 @@ def _run(row: Row) -> PastRun:
 def _until(name: str, at: datetime) -> str:
     # The partition column is compared too, so that files are skipped.
     return f"event_date <= DATE '{at.date()}' AND {name} <= {timestamp_literal(at)}"
-
-
-def _in_utc(time: Any) -> datetime:
-    found: datetime = time
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from deltawitness.answers.questions import in_utc, ledger_of, settings_with
+from deltawitness.answers.questions import ledger_of, settings_with
 from deltawitness.answers.trends.past import PastRun, now, past_runs
 from deltawitness.answers.trends.statistics import Typical, is_common
 from deltawitness.answers.trends.values import Regression, RegressionKind, RegressionResult
 from deltawitness.exceptions import LedgerLookupError
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.settings import Settings
 

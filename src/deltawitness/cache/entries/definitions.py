@@ -157,7 +157,7 @@ def plan_query(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
         return frame
     done: set[TableName] = set()
     while _refresh_inputs(frame, state, done):
-        state.session.freshen(state.ctx)
+        state.session.views.freshen(state.ctx)
         frame = _frame_of(ctx, query)
         state = state_of(frame) or state
     if has_files(frame, state.ctx):
@@ -187,8 +187,8 @@ def _refresh_inputs(frame: DataFrame, state: FrameState, done: set[TableName]) -
     text = unpatched(frame, "logical_plan")().display_indent()
     tables = {entry.name: entry for entry in scanned_names(text, state.snapshot)}
     uncached = [name for name in uncached_views_in(text, session) if name not in done]
-    session.start_refresh(
-        session.snapshot.get(name) or entry
+    session.tables.start_refresh(
+        session.names.snapshot.get(name) or entry
         for name, entry in tables.items()
         if name not in done and not session.cache_links.is_entry(name)
     )
@@ -200,16 +200,19 @@ def _refresh_inputs(frame: DataFrame, state: FrameState, done: set[TableName]) -
             if is_being_computed(name) and name.table in RECURSION.findall(text):
                 continue
             refresh_view(session, state.ctx, name)
-        elif session.snapshot.get(name) is not None:
-            session.refresh(state.ctx, tuple(name))
+        elif session.names.snapshot.get(name) is not None:
+            session.tables.refresh(state.ctx, tuple(name))
     return bool(uncached) or any(
-        session.current_entry(entry) is not entry for entry in tables.values()
+        session.tables.current_entry(entry) is not entry for entry in tables.values()
     )
 
 
 def _clear_file_lists(state: FrameState) -> None:
     """Clear the session's cache of directory listings, so that new files are found."""
-    for statement in (f"SET {FILE_CACHE_LIMIT} = '0K'", state.session.file_cache_statement):
+    for statement in (
+        f"SET {FILE_CACHE_LIMIT} = '0K'",
+        state.session.settings.file_cache_statement,
+    ):
         unpatched(state.ctx, "sql")(statement)
 
 

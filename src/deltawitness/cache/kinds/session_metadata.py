@@ -119,7 +119,7 @@ def _mask(name: str, value: str) -> str:
 
 
 def _inputs(ctx: SessionContext) -> Iterator[Row]:
-    for entry in session_of(ctx).snapshot:
+    for entry in session_of(ctx).names.snapshot:
         yield {
             "table_catalog": entry.name.catalog,
             "table_schema": entry.name.schema,

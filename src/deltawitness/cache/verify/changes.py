@@ -20,13 +20,13 @@ from deltawitness.session.context_handlers import SESSION_HANDLERS
 from deltawitness.session.core.frames import state_of
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import session_of
-from deltawitness.session.core.tokens import first_word
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.environment import engine_release
 from deltawitness.session.fingerprint.inputs import table_input
 from deltawitness.session.fingerprint.model import TableInput
 from deltawitness.session.fingerprint.write_plan import PlannedStatement
 from deltawitness.session.sql.frame_writer import write_delta
+from deltawitness.sql_statements import changes_table
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -58,10 +58,6 @@ def changed_table(
     return copy
 
 
-_STATEMENTS = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE"})
-"""First words of the statements that are run: a stored plan may have been changed."""
-
-
 def _run_statement(
     write: StoredWrite,
     statement: PlannedStatement,
@@ -72,7 +68,7 @@ def _run_statement(
     if statement.version != write.version - 1:
         msg = "another write was committed at the same time"
         raise NotReproducibleError(msg)
-    if first_word(statement.text) not in _STATEMENTS:
+    if not changes_table(statement.text):  # the stored plan may have been changed
         msg = "its plan has a statement that is no write of a table"
         raise NotReproducibleError(msg)
     if write.fingerprint.engine != engine_release():
@@ -91,7 +87,7 @@ def _run_statement(
     ctx = pinned_session(write.fingerprint, plan, open_checked, None)
     copy = _copy_of(open_before(), folder)
     make_schema(ctx, statement.table)
-    session_of(ctx).register(ctx, statement.table, copy, defaults=statement.defaults)
+    session_of(ctx).tables.register(ctx, statement.table, copy, defaults=statement.defaults)
     frame = SESSION_HANDLERS["sql"](ctx, (statement.text,), {})
     state = state_of(frame)
     if state is None or state.pending is None:
@@ -111,7 +107,7 @@ def _copy_of(table: DeltaTable, folder: str) -> DeltaTable:
     copy = Delta.create(folder, schema=table.schema(), partition_by=partitions or None)
     ctx = SessionContext()
     name = TableName("datafusion", "public", "before")
-    session_of(ctx).register(ctx, name, table, fixed=True)
+    session_of(ctx).tables.register(ctx, name, table, fixed=True)
     rows = attach_session(ctx, unpatched(ctx, "table")(name.sql()))
     write_delta(rows, folder, mode="append")
     copy.update_incremental()

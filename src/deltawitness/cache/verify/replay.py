@@ -141,7 +141,7 @@ def _attempts(
 
 
 def _frame_of_table(ctx: SessionContext) -> DataFrame:
-    (entry,) = session_of(ctx).snapshot
+    (entry,) = session_of(ctx).names.snapshot
     return attach_session(ctx, unpatched(ctx, "table")(entry.name.sql()))
 
 
@@ -155,7 +155,7 @@ def _frame_of_substrait(ctx: SessionContext, content: bytes) -> DataFrame:
 def attach_session(ctx: SessionContext, frame: DataFrame) -> DataFrame:
     """Attach the state of a session to a frame that its context has planned, and return the frame."""
     session = session_of(ctx)
-    attached: DataFrame = attach_state(frame, FrameState(ctx, session, session.snapshot))
+    attached: DataFrame = attach_state(frame, FrameState(ctx, session, session.names.snapshot))
     return attached
 
 
@@ -239,7 +239,7 @@ def pinned_session(
     for name, pinned in _pinned_names(stored, plan):
         table = open_table(pinned)
         make_schema(ctx, name)
-        session.register(ctx, name, table, fixed=True)
+        session.tables.register(ctx, name, table, fixed=True)
     if source_ctx is not None:
         _copy_tables(source_ctx, ctx)
         for function in stored.functions:
@@ -298,7 +298,7 @@ def _copy_tables(source_ctx: SessionContext, ctx: SessionContext) -> None:
 
     Views are left out: they would read the newest versions, and stored plans contain their content.
     """
-    delta = session_of(source_ctx).snapshot.entries
+    delta = session_of(source_ctx).names.snapshot.entries
     for catalog in unpatched(source_ctx, "catalog_names")():
         for schema in unpatched(source_ctx, "catalog")(catalog).schema_names():
             provider = unpatched(source_ctx, "catalog")(catalog).schema(schema)

@@ -314,7 +314,7 @@ class Verifier:
 
     def _open_input(self, plan: StoredPlan, table_input: TableInput) -> DeltaTable:
         if self._ctx is not None:
-            for entry in session_of(self._ctx).snapshot:
+            for entry in session_of(self._ctx).names.snapshot:
                 if entry.table_id == table_input.table_id:
                     return pinned_table(table_input, entry.uri, entry.storage_options)
         uris = {table.table_id: table.uri for table in plan.tables}

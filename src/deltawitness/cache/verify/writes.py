@@ -15,11 +15,11 @@ from deltawitness.ledger.tables.write_plans import read_plan_of_write
 from deltawitness.run import suppressed
 from deltawitness.semconv import CommitKey
 from deltawitness.session.core.table_providers import provider_of
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.fingerprint.model import Fingerprint
 from deltawitness.session.fingerprint.stored_plan import StoredPlan
 from deltawitness.session.fingerprint.write_plan import PlannedStatement, WritePlan
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import TALLIED, Tally
 from deltawitness.ledger.tables.schema import PARTITION
 from deltawitness.ledger.tables.shards import TableParts
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["RunKey", "last_ends", "run_key", "tallies_of"]
 

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.spool.reader import SegmentContents
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerTable
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -29,12 +30,13 @@ TRANSACTION_LIFETIME = timedelta(days=15)
 """For this long the application transaction of a segment certainly exists: half of the tables'
 transaction retention."""
 
-KEY_COLUMNS = {
+KEY_COLUMNS: dict[str, tuple[str, ...]] = {
     INVENTORY.name: ("write_id",),
     RUNS.name: ("run_id", "host", "pid", "start_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),
 }
-"""The columns that identify a row, by table."""
+"""The columns that identify a row of a segment, by table. The end time of a run is no part of its key, as
+it is in `ROW_KEYS`, by which the rows of a shard and of the ledger are compared."""
 
 
 def without_recorded(

@@ -35,7 +35,6 @@ from deltawitness.ledger.spool.reader import (
 )
 from deltawitness.ledger.spool.supervisor import ProcessEnd
 from deltawitness.ledger.tables.arrow import operation_rows, query, rows_from, valid_rows
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
@@ -51,6 +50,7 @@ from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.ledger.tables.write_rows import as_json, row_of_provisional
 from deltawitness.run import suppressed
 from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -137,7 +137,7 @@ class Drain:
     def __init__(self, root: LedgerRoot, *, tail: int) -> None:
         self._root = root
         self._tail = tail
-        self.conflicts = 0
+        self.conflicts: int = 0
         self.due: list[LedgerTable] = []
 
     def drain_segments(self, paths: Sequence[Path]) -> DrainResult:

@@ -101,7 +101,7 @@ class DrainThread:
         self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
         self.is_exiting = False
         self.is_terminated = False
-        self.is_child = False
+        self.is_child: bool = False
         self._reset()
 
     def _reset(self) -> None:

@@ -53,8 +53,8 @@ class Recorder:
         on_drop: Callable[[str], None] = lambda _: None,
         may_use_engine: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.root = root_of(settings)
-        self.spools = spool_folder(settings, self.root)
+        self.root: LedgerRoot = root_of(settings)
+        self.spools: Path = spool_folder(settings, self.root)
         self._settings = settings
         self._is_busy = is_busy
         self._on_drop = on_drop
@@ -67,7 +67,7 @@ class Recorder:
             open_runs=lambda: self._runs.start_records(),  # noqa: PLW0108 - created below
         )
         self._runs = OpenRuns(self._spool, ledger_uri(self.root.uri), on_drop)
-        self.drains = DrainThread(
+        self.drains: DrainThread = DrainThread(
             spool=self._spool,
             runs=self._runs,
             root=self.root.of_shard(shard_of(settings)),

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS
+from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
 
@@ -88,7 +88,7 @@ class InventoryIndex:
 
     def __init__(self, rows: Sequence[IndexedRow]) -> None:
         self.rows = rows
-        self.ids = {row.write_id for row in rows}
+        self.ids: set[str] = {row.write_id for row in rows}
         self._observed: dict[tuple[str | None, int], list[IndexedRow]] = {}
         for row in rows:
             for version in row.versions if row.is_observed else ():

@@ -14,6 +14,7 @@ from deltawitness.ledger.tables.operation_names import (
     cache_operation_of,
     metrics_operation_of,
     operation_of,
+    save_mode_of,
 )
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.ledger.tables.write_rows import restored_input
@@ -54,8 +55,6 @@ _COUNT_LIMIT = 1 << 63
 _CREATING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
 """Operations that ignore an existing table: the table is named by its location only."""
 
-_MODES = {"errorifexists": "error"}
-
 
 def row_from_log(
     commits: Sequence[Commit], target: Target, name: str | None, settings: Settings
@@ -95,7 +94,7 @@ def row_from_log(
         "table_name": table_name_for(target.uri, named, settings.table_names),
         "version": versions[-1],
         "versions": versions,
-        "mode": _mode(info.operation_parameters.get("mode")),
+        "mode": _label(save_mode_of(info.operation_parameters.get("mode"))),
         "schema_hash": _plain(keys.get(CommitKey.SCHEMA_HASH)),
         "plan_hash": _plain(keys.get(CommitKey.PLAN_HASH)),
         "plan_shape_hash": _plain(keys.get(CommitKey.PLAN_SHAPE_HASH)),
@@ -134,16 +133,6 @@ def _inputs(value: object) -> list[Row] | None:
 def _count(value: object) -> int | None:
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNT_LIMIT
     return value if is_count and isinstance(value, int) else None
-
-
-def _mode(value: object) -> str | None:
-    """Return a save mode in the spelling of `write_deltalake`.
-
-    >>> _mode("ErrorIfExists"), _mode("Append"), _mode(None)
-    ('error', 'append', None)
-    """
-    mode = _label(value)
-    return None if mode is None else _MODES.get(mode.lower(), mode.lower())
 
 
 def _scope(value: object) -> str:

@@ -21,12 +21,12 @@ from deltawitness.ledger.reconcile.inferred_runs import InferredRun
 from deltawitness.ledger.spool.reader import segments_of
 from deltawitness.ledger.spool.records import RecordKind, decode
 from deltawitness.ledger.tables.arrow import query, rows_from
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import RUNS, LedgerRoot, Source
 from deltawitness.ledger.tables.shards import TableParts, with_shards
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.semconv import LATE_APP_ID
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

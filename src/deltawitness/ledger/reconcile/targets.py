@@ -15,13 +15,13 @@ from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.ledger.reconcile.findings import UnreadableTable
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import last_segment, local_path
 from deltawitness.redaction import redact_text
 from deltawitness.semconv import LEDGER_DIRECTORY, OPERATION_REGISTER, Operation
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

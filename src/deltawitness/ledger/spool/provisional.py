@@ -11,7 +11,8 @@ import os
 from functools import lru_cache
 
 from deltawitness.call_site import CallSite
-from deltawitness.events import InputVersion, WriteIntent
+from deltawitness.commit.metadata import version_objects
+from deltawitness.events import WriteIntent
 from deltawitness.ledger.tables.write_rows import (
     as_json,
     intent_columns,
@@ -36,14 +37,10 @@ def intent_text(intent: WriteIntent, location: str | None, table_id: str | None)
     row = intent_columns(intent) | {
         "table_uri": None if location is None else ledger_uri(location),
         "table_id": table_id,
-        "inputs": _versions(intent.inputs),
-        "run_inputs": _versions(intent.run_inputs),
+        "inputs": version_objects(intent.inputs),
+        "run_inputs": version_objects(intent.run_inputs),
     }
     return as_json(row)[1:-1]
-
-
-def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:
-    return [{"table_id": read.table_id, "version": read.version} for read in reads] or None
 
 
 @lru_cache(maxsize=64)

@@ -65,9 +65,9 @@ class _File:
     __slots__ = ("descriptor", "home")
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.home: Path = home
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self.descriptor = os.open(home / RUNNING, flags, 0o600)
+        self.descriptor: int = os.open(home / RUNNING, flags, 0o600)
 
     def __del__(self) -> None:
         with suppress(OSError, AttributeError):

@@ -89,7 +89,7 @@ class Supervision:
     """
 
     def __init__(self, path: Path) -> None:
-        self.lock = str(path)
+        self.lock: str = str(path)
         self._descriptor = open_lock_file(path)
         try_lock(self._descriptor)
 

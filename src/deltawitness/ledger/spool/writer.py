@@ -101,14 +101,14 @@ class Segment:
     )
 
     def __init__(self, number: int, path: Path, descriptor: int) -> None:
-        self.number = number
-        self.path = path
-        self.descriptor = descriptor
-        self.size = 0
-        self.operations = 0
-        self.missing_rows = 0
+        self.number: int = number
+        self.path: Path = path
+        self.descriptor: int = descriptor
+        self.size: int = 0
+        self.operations: int = 0
+        self.missing_rows: int = 0
         self.retired_at: float | None = None
-        self.is_sealed = False
+        self.is_sealed: bool = False
 
 
 class Spool:
@@ -144,8 +144,8 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._on_error = on_error
         self._open_runs = open_runs
-        self.dropped = 0
-        self.running = RunningWrites()
+        self.dropped: int = 0
+        self.running: RunningWrites = RunningWrites()
         self._reset()
 
     def _reset(self) -> None:

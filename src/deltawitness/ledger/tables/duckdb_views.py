@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from deltawitness.ledger.tables.dataset import dataset_of
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import (
     RUNS,
     TABLES,
@@ -17,6 +16,7 @@ from deltawitness.ledger.tables.schema import (
 from deltawitness.ledger.tables.shards import ROW_KEYS, open_parts, shard_names
 from deltawitness.ledger.tables.views import duckdb_runs, view_statements
 from deltawitness.semconv import LEDGER_SCHEMA
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -7,15 +7,16 @@ come back as dictionaries.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.ledger.tables.copies import TableCopies, open_readable
+from deltawitness.ledger.tables.locations import root_of, spool_folder
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     OPENER_COLUMNS,
@@ -28,6 +29,8 @@ from deltawitness.ledger.tables.schema import (
 )
 from deltawitness.ledger.tables.shards import TableParts, shard_names
 from deltawitness.run import suppressed
+from deltawitness.settings import Settings
+from deltawitness.sql_statements import contains_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,16 +66,24 @@ class LedgerListing:
     Attributes:
         root: location of the ledger.
         tables: the tables that queries may name; `INVENTORY` and `RUNS` are always among them.
+        spools: the folder of the ledger's spools, for hints that some are not drained; None if unknown.
     """
 
     root: LedgerRoot
     tables: tuple[LedgerTable, ...] = (INVENTORY, RUNS)
+    spools: Path | None = None
     _opened: dict[LedgerTable, TableParts] = field(default_factory=dict, init=False, repr=False)
     _views: dict[LedgerTable, str] = field(default_factory=dict, init=False, repr=False)
     _copies: TableCopies | None = field(default=None, init=False, repr=False)
     _registered: set[LedgerTable] = field(default_factory=set, init=False, repr=False)
     _stored: set[str] = field(default_factory=set, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> LedgerListing:
+        """Return the ledger of some settings."""
+        place = root_of(settings)
+        return cls(place, spools=spool_folder(settings, place))
 
     def __post_init__(self) -> None:
         """Choose whether tables are copied."""
@@ -279,7 +290,7 @@ def _is_named(table: LedgerTable, sql: str, stored: AbstractSet[str]) -> bool:
     names = {table.alias, *(["run_parts"] if table is RUNS else [])} - stored
     if not names:
         return False
-    return re.search(rf"\b({'|'.join(names)})\b", sql, re.IGNORECASE) is not None
+    return contains_word(sql, names)
 
 
 def _null(sql_type: str | None) -> str:

@@ -5,16 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
-__all__ = ["is_in", "quote_literal", "timestamp_literal"]
+from deltawitness.sql_quoting import quote_literal
 
-
-def quote_literal(text: str) -> str:
-    """Return a text as a literal of SQL.
-
-    >>> quote_literal("it's")
-    "'it''s'"
-    """
-    return "'" + text.replace("'", "''") + "'"
+__all__ = ["is_in", "timestamp_literal"]
 
 
 def timestamp_literal(time: dt.datetime) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.semconv import CacheOperation, Operation
 
-__all__ = ["cache_operation_of", "metrics_operation_of", "operation_of"]
+__all__ = ["cache_operation_of", "metrics_operation_of", "operation_of", "save_mode_of"]
+
+_MODES = {"errorifexists": "error"}
 
 _SPELLINGS = {operation.value: operation for operation in Operation} | {
     "VACUUM START": Operation.VACUUM,
@@ -53,6 +55,20 @@ _METRICS_LIKE = {
     CacheOperation.CREATE: Operation.CREATE_TABLE,
     CacheOperation.CONVERT: Operation.CONVERT,
 }
+
+
+def save_mode_of(value: object) -> str | None:
+    """Return the save mode of a commit in the spelling of `write_deltalake`; None if it has none.
+
+    Args:
+        value: the operation parameter `mode` of the commit.
+
+    >>> save_mode_of("ErrorIfExists"), save_mode_of("Append"), save_mode_of(None)
+    ('error', 'append', None)
+    """
+    if not isinstance(value, str):
+        return None
+    return _MODES.get(value.lower(), value.lower())
 
 
 def operation_of(text: str | None) -> Operation | None:

@@ -16,7 +16,6 @@ from deltawitness.app_transactions.retries import Retries
 from deltawitness.error_types import classify
 from deltawitness.exceptions import ReleaseError
 from deltawitness.ids_and_clock import now_ns
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import (
     PARTITION,
     ColumnKind,
@@ -26,6 +25,7 @@ from deltawitness.ledger.tables.schema import (
 )
 from deltawitness.run import suppressed
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType
+from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Transaction

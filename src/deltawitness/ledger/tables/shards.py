@@ -15,7 +15,6 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from deltawitness.commit.discovery import folder_names
-from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.opening import open_tables
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
@@ -27,6 +26,7 @@ from deltawitness.ledger.tables.schema import (
     Source,
 )
 from deltawitness.semconv import FOLD_APP_ID_PREFIX, FOLDED_APP_ID
+from deltawitness.sql_quoting import quote_literal
 from deltawitness.thread_map import map_in_threads
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ __all__ = [
     "with_shards",
 ]
 
-ROW_KEYS = {
+ROW_KEYS: dict[str, tuple[str, ...]] = {
     INVENTORY.name: ("write_id",),
     RUNS.name: ("run_id", "host", "pid", "start_time", "end_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),

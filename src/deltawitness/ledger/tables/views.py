@@ -77,7 +77,8 @@ _JOBS = """
 SELECT job, count(*) AS runs, CAST(sum(CASE WHEN status = 'ok' THEN 1 ELSE 0 END) AS BIGINT) AS ok,
        CAST(sum(CASE WHEN status = 'error' THEN 1 ELSE 0 END) AS BIGINT) AS errors,
        max(end_time) AS last_end_time,
-       median(CAST(extract(epoch FROM end_time - start_time) AS DOUBLE)) AS median_seconds,
+       median(CASE WHEN status <> 'abandoned' AND end_time >= start_time
+                   THEN CAST(extract(epoch FROM end_time - start_time) AS DOUBLE) END) AS median_seconds,
        CAST(sum(writes) AS BIGINT) AS writes, CAST(sum(rows_added) AS BIGINT) AS rows_added
 FROM {runs} GROUP BY job
 """

@@ -18,7 +18,7 @@ class CacheLinks:
         self._uncached: set[TableName] = set()
         self._served: dict[TableName, tuple[Registered, object]] = {}
         self._seen_files: dict[tuple[str, str], tuple[int, str]] = {}
-        self.registering = threading.RLock()
+        self.registering: threading.RLock = threading.RLock()
         """The lock that is held while an entry or an uncached result is registered."""
 
     def register_entry(self, name: TableName, refresh: Callable[[], None]) -> None:

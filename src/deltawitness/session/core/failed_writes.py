@@ -54,7 +54,7 @@ def _publish_newest(
     if table is None:
         return
     try:
-        session.publish_location(ctx, uri, table)
+        session.tables.publish_location(ctx, uri, table)
     except Exception as error:  # noqa: BLE001 - the write's own exception must reach the caller
         report("session", error)
 

@@ -110,56 +110,34 @@ class FrameState(NamedTuple):
         return tuple(found)
 
 
-class PlainQuery:
-    """The arguments of a frame's state, stored on the frame of plain SQL text in place of the state.
+PlainQuery = tuple[
+    "SessionContext",
+    "Session",
+    Snapshot,
+    int,
+    "SessionConfig",
+    str,
+    Callable[["PlainQuery"], FrameState],
+]
+"""What a frame of plain SQL text has in place of its state until the state is needed.
 
-    Most frames never need their state, and creating it would slow every query.
-
-    Args:
-        ctx: the context that planned the query.
-        session: the state of its session.
-        snapshot: the tables that names resolved to when the query was planned.
-        epoch: `session.epoch` before the query was planned.
-        config: the settings of the session at that time.
-        text: the query.
-        origin: creates the origin of the frame's state from this object.
-    """
-
-    __slots__ = ("_state", "config", "ctx", "epoch", "origin", "session", "snapshot", "text")
-
-    def __init__(  # noqa: PLR0913, PLR0917 - every query creates one, and keywords cost time
-        self,
-        ctx: SessionContext,
-        session: Session,
-        snapshot: Snapshot,
-        epoch: int,
-        config: SessionConfig,
-        text: str,
-        origin: Callable[[PlainQuery], Origin],
-    ) -> None:
-        self.ctx = ctx
-        self.session = session
-        self.snapshot = snapshot
-        self.epoch = epoch
-        self.config = config
-        self.text = text
-        self.origin = origin
-        self._state: FrameState | None = None
-
-    def state(self) -> FrameState:
-        """Return the state, always the same object."""
-        if self._state is None:
-            self._state = FrameState(self.ctx, self.session, self.snapshot, (), self.origin(self))
-        return self._state
+Most frames never need it, and creating it would slow every query: a tuple is the cheapest object. Its
+items are the context and its session's state; the tables that names resolved to, the epoch of the names
+and the settings of the session before the query was planned; the text; and the function that returns the
+state."""
 
 
-def state_of(frame: object) -> FrameState | None:
+def state_of(frame: Any) -> FrameState | None:
     """Return the state of a frame, a plan or a proxy; None if it comes from no observed session."""
     state = getattr(frame, ATTRIBUTE, None)
     if type(state) is FrameState:
         return state
-    # The frame of a plain query has only the arguments of its state, which is created on demand.
-    return state.state() if type(state) is PlainQuery else None
+    if type(state) is not tuple:
+        return None
+    query: PlainQuery = state
+    created = query[-1](query)
+    setattr(frame, ATTRIBUTE, created)
+    return created
 
 
 def attach_state(frame: Any, state: FrameState) -> Any:

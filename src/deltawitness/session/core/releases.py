@@ -13,8 +13,8 @@ from deltawitness.ledger.tables.releases import read_releases
 from deltawitness.locations import local_path
 from deltawitness.observe.observer import current_observer
 from deltawitness.session.core.state import session_of
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.settings import Settings
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -69,6 +69,6 @@ def register_release(
             raise ReleaseError(msg)
         opened.append((table.name, version))
     for each, version in opened:
-        parsed = session.parsed_name(ctx, quote_identifier(each))
-        session.register(ctx, parsed, version, fixed=True)
+        parsed = session.names.parsed_name(ctx, quote_identifier(each))
+        session.tables.register(ctx, parsed, version, fixed=True)
     return tuple(each for each, _ in opened)

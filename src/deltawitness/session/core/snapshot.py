@@ -10,7 +10,7 @@ from deltawitness.commit.private_api import storage_options_of
 from deltawitness.events import InputVersion
 from deltawitness.locations import table_id
 from deltawitness.session.core.private_api import SCAN
-from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -128,15 +128,20 @@ class Snapshot:
     Args:
         entries: the tables, by name.
         default: the default catalog and schema; None if not known.
+
+    Attributes:
+        is_complete: the tables can be found by each of their spellings, because the default catalog and
+            schema are known or there are no tables.
     """
 
-    __slots__ = ("_spellings", "default", "entries")
+    __slots__ = ("_spellings", "default", "entries", "is_complete")
 
     def __init__(
         self, entries: Mapping[TableName, Registered], default: tuple[str, str] | None
     ) -> None:
-        self.entries = entries
-        self.default = default
+        self.entries: Mapping[TableName, Registered] = entries
+        self.default: tuple[str, str] | None = default
+        self.is_complete: bool = default is not None or not entries
         self._spellings: dict[str, list[TableName]] | None = None
 
     def __iter__(self) -> Iterator[Registered]:

@@ -1,6 +1,7 @@
 """Parse SQL text token by token: for statements and clauses whose parsed form DataFusion hides.
 
-sqlglot's tokenizer splits the text, because it handles quotes and comments. Expressions are cut out
+sqlglot's tokenizer splits the text, because it handles quotes and comments;
+:mod:`deltawitness.sql_statements` says which texts need this, by their first words. Expressions are cut out
 as text and planned by DataFusion, which alone decides what they mean.
 """
 
@@ -22,40 +23,15 @@ __all__ = [
     "WITH_BRACKETS",
     "Spelling",
     "Words",
-    "after_first_word",
-    "first_word",
     "folded",
-    "quote_identifier",
     "reference_parts",
 ]
 
 MAX_NAME_PARTS = 3
 """Parts of a table's full name: catalog, schema and table."""
 
-_FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+|\()", re.DOTALL)
-
 _OPENING = frozenset({"(", "[", "{"})
 _CLOSING = frozenset({")", "]", "}"})
-
-
-def first_word(text: str) -> str:
-    """Return the first word of a statement in capitals, after comments; empty if there is none.
-
-    >>> first_word("/* nightly */ insert into t")
-    'INSERT'
-    """
-    match = _FIRST_WORD.match(text)
-    return match[1].upper() if match else ""
-
-
-def after_first_word(text: str) -> str:
-    """Return what follows the first word of a statement; empty if there is no word.
-
-    >>> after_first_word("EXPLAIN /* why */ VERBOSE SELECT 1")
-    ' /* why */ VERBOSE SELECT 1'
-    """
-    match = _FIRST_WORD.match(text)
-    return text[match.end() :] if match else ""
 
 
 _ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
@@ -68,15 +44,6 @@ def folded(name: str) -> str:
     'Übung_a'
     """
     return name.translate(_ASCII_LOWER)
-
-
-def quote_identifier(*parts: str) -> str:
-    """Return a dotted name with each part quoted as a SQL identifier.
-
-    >>> quote_identifier("lake", 'a"b')
-    '"lake"."a""b"'
-    """
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def is_of_another_default(session: Session, ctx: SessionContext, name: TableName
         ctx: a context of that session.
         name: name of the view.
     """
-    return session.cache_links.is_entry(name) and tuple(name[:2]) != session.default_of(ctx)
+    return session.cache_links.is_entry(name) and tuple(name[:2]) != session.names.default_of(ctx)
 
 
 def is_being_computed(name: TableName) -> bool:

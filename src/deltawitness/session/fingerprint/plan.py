@@ -155,7 +155,7 @@ def _settings(state: FrameState | None, *, is_cached: bool) -> tuple[SettingInpu
     return setting_inputs(
         state.ctx,
         has_spark_functions=session.has_spark_functions,
-        config=session.config_of(state.ctx) if is_cached else None,
+        config=session.settings.config_of(state.ctx) if is_cached else None,
     )
 
 
@@ -170,7 +170,7 @@ def _check_time_zone(
     Raises:
         UnknownScanError: a call may be bound to one.
     """
-    has_changed_zone = state is not None and state.session.time_zones > 0
+    has_changed_zone = state is not None and state.session.settings.time_zones > 0
     has_zone = has_changed_zone or any(each.name == TIME_ZONE for each in settings)
     if has_zone and BOUND_TO_ZONE.search(text):
         msg = "a function call in the frame may use another time zone: pass the query as SQL text"

@@ -19,8 +19,10 @@ from deltawitness.exceptions import StatementError
 from deltawitness.semconv import USER_METADATA, CommitKey
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT
-from deltawitness.session.core.tokens import Words, after_first_word, first_word, quote_identifier
+from deltawitness.session.core.tokens import Words
 from deltawitness.session.core.unpatched import unpatched
+from deltawitness.sql_quoting import quote_identifier
+from deltawitness.sql_statements import explained, first_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,12 +127,9 @@ def refuse_explained_command(text: str, *, normalize: bool) -> None:
     Raises:
         StatementError: the explained statement is one of this module.
     """
-    explained = after_first_word(text)
-    while (word := first_word(explained)) in {"ANALYZE", "VERBOSE", "FORMAT"}:
-        explained = after_first_word(explained)
-        if word == "FORMAT":
-            explained = after_first_word(explained)  # its value
-    if parse_command(explained, word, normalize=normalize) is not None:
+    statement = explained(text)
+    word = first_word(statement)
+    if parse_command(statement, word, normalize=normalize) is not None:
         msg = f"EXPLAIN of {word} is not supported: delta-rs runs the statement, which has no plan"
         raise StatementError(msg)
 
@@ -140,7 +139,7 @@ def parse_command(text: str, word: str, *, normalize: bool) -> Command | None:
 
     Args:
         text: the statement.
-        word: its first word (:func:`deltawitness.session.core.tokens.first_word`).
+        word: its first word (:func:`deltawitness.sql_statements.first_word`).
         normalize: whether unquoted names are folded to lower case.
 
     Raises:

@@ -89,9 +89,9 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
     finally:
         _current.creation = before
     if creation.table is not None:
-        session.register(
+        session.tables.register(
             call.ctx,
-            session.full_name(call.ctx, creation.name),
+            session.names.full_name(call.ctx, creation.name),
             creation.table,
             fixed=creation.version is not None,
             defaults=creation.defaults,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.private_api import calls_volatile, cast_type
-from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.sql_quoting import quote_identifier, quote_literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -287,16 +287,12 @@ def literal_sql(scalar: Any, kind: str) -> str:
     if kind == "Float64" and abs(value) < float("inf"):
         return repr(value)
     if kind in {"Utf8", "Utf8View", "LargeUtf8"} and "\0" not in value:
-        return _text_literal(value)
+        return quote_literal(value)
     if kind.startswith(("Int", "UInt")):
         return _typed(str(value), kind)
     if kind == "Date32":
         return _typed(f"'{value.isoformat()}'", kind)
     raise NotTranslatable(kind)
-
-
-def _text_literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _typed(text: str, kind: str) -> str:
@@ -431,7 +427,7 @@ def _literal_for(name: str, value: Any, schema: pa.Schema) -> str:
         return str(value).lower()
     elif isinstance(value, str):
         if kind in _TEXTS and "\0" not in value:
-            return _text_literal(value)
+            return quote_literal(value)
         if kind == "date32[day]" and _ISO_DATE.fullmatch(value):
             return f"arrow_cast('{value}', 'Date32')"
     raise NotTranslatable(kind)

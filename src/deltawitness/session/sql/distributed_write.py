@@ -89,8 +89,8 @@ def _parts_of(
 
 def _publish(state: FrameState | None, uri: str, options: dict[str, str] | None) -> None:
     """Serve the new version of the table in the session, if it is registered there."""
-    if state is None or not state.session.serves_location(uri):
+    if state is None or not state.session.tables.serves_location(uri):
         return
-    with state.session.handles.lease(uri, options) as table:
+    with state.session.tables.handles.lease(uri, options) as table:
         if table is not None:
-            state.session.publish_location(state.ctx, uri, table)
+            state.session.tables.publish_location(state.ctx, uri, table)

@@ -27,7 +27,7 @@ from deltawitness.session.core.private_api import (
     wrapped_plan,
 )
 from deltawitness.session.core.snapshot import Registered, is_printed_as
-from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.tokens import Words
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.counts import count_frame
@@ -52,10 +52,12 @@ from deltawitness.session.sql.merge_apply import (
 )
 from deltawitness.session.sql.merge_columns import columns_of_merge
 from deltawitness.session.sql.merge_parser import Merge
-from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
+from deltawitness.session.sql.name_binding import BoundCall, check_same_plan
 from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
+from deltawitness.session.sql.planner import Planner
 from deltawitness.session.sql.write_plans import with_stored_plan
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,17 +151,17 @@ class Dml:
             StatementError: the statement cannot be run, or a table that it uses has changed.
         """
         session, ctx = self.state.session, self.state.ctx
-        entry = session.current_entry(self.entry)
+        entry = session.tables.current_entry(self.entry)
         after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
-        with after_failure, session.lease(entry) as table:
+        with after_failure, session.tables.lease(entry) as table:
             check_same_table(self.entry, table, self.bound.made_ns)
             current = replace(entry, version=table.version(), identity=str(table.metadata().id))
             if not current.is_same_version(entry):
-                session.publish(ctx, entry, table)
+                session.tables.publish(ctx, entry, table)
                 entry = current
             plan, state, planner = self._current_plan(entry, table)
             count = _Run(ctx, state, entry, table, self.bound, planner).execute(plan)
-            session.publish(ctx, entry, table)
+            session.tables.publish(ctx, entry, table)
         return count_frame(ctx, count)
 
     def _current_plan(

@@ -74,7 +74,7 @@ def record_export(frame: Any, result: object) -> None:
     """
     try:
         state = state_of(frame)
-        if state is None or state.pending is not None or not state.session.snapshot.entries:
+        if state is None or state.pending is not None or not state.session.names.snapshot.entries:
             return
         reads = state.inputs(plan_text(frame))
         if reads:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.clones.redirect import redirected
 from deltawitness.commit.log import reuse_reads
-from deltawitness.commit.receipts import Receipt, with_receipt_id
+from deltawitness.commit.receipts import OwnCommit, with_receipt_id
 from deltawitness.delta_rs.absent_tables import absent_table
 from deltawitness.delta_rs.handle_cache import HandleCache
-from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
+from deltawitness.delta_rs.own_commits import commit_of_creation, commit_of_handle
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.observe.write_watch import has_quarantined, watch_writes
@@ -66,8 +66,8 @@ def rows_written(table: DeltaTable) -> int | None:
 
     The commit of a write that a `once` block skipped may be gone from the log: then it is 0.
     """
-    receipt = receipt_of_handle(table)
-    return receipt.rows if receipt.is_new else receipt.rows or 0
+    commit = commit_of_handle(table)
+    return commit.rows if commit.is_new else commit.rows or 0
 
 
 def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
@@ -162,7 +162,7 @@ def _write(  # noqa: PLR0913 - the arguments of one write
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
     state = state_of(frame)
-    handles = HandleCache() if state is None else state.session.handles
+    handles = HandleCache() if state is None else state.session.tables.handles
     source = frame if state is None else coerce(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
     with reuse_reads(), nullcontext() if is_new else handles.lease(uri, options) as table:
@@ -193,29 +193,29 @@ def _write(  # noqa: PLR0913 - the arguments of one write
             return WriteResult(format=WriteFormat.DELTA, mode=mode, is_quarantined=True)
         if table is not None:
             _publish(frame, uri, table)
-            return _result(mode, receipt_of_handle(table, writes))
-        receipt = receipt_of_creation(uri, options, receipt_id)
-    if state is not None and state.session.serves_location(uri):
+            return _result(mode, commit_of_handle(table, writes))
+        commit = commit_of_creation(uri, options, receipt_id)
+    if state is not None and state.session.tables.serves_location(uri):
         with handles.lease(uri, options) as made:
             if made is not None:
                 _publish(frame, uri, made)
-    return _result(mode, receipt)
+    return _result(mode, commit)
 
 
 def _publish(frame: DataFrame, uri: str, table: DeltaTable) -> None:
     """Serve the table's new version in the frame's session, under each name it is registered under."""
     state = state_of(frame)
     if state is not None:
-        state.session.publish_location(state.ctx, uri, table)
+        state.session.tables.publish_location(state.ctx, uri, table)
 
 
-def _result(mode: WriteMode, receipt: Receipt) -> WriteResult:
+def _result(mode: WriteMode, commit: OwnCommit) -> WriteResult:
     return WriteResult(
         format=WriteFormat.DELTA,
         mode=mode,
-        version=receipt.version,
-        rows=receipt.rows,
-        skipped=receipt.version is None and mode is WriteMode.IGNORE,
+        version=commit.version,
+        rows=commit.rows,
+        skipped=commit.version is None and mode is WriteMode.IGNORE,
     )
 
 
@@ -241,11 +241,11 @@ def write_table(
     if state is None:
         return False
     session, ctx = state.session, state.ctx
-    entry = session.snapshot.get(session.parsed_name(ctx, name))
+    entry = session.names.snapshot.get(session.names.parsed_name(ctx, name))
     if entry is None:
         return False
     with report_if_unreached(entry.uri, None):
-        session.require_writable(entry)
+        session.tables.require_writable(entry)
         mode = _mode_of(write_options)
     rows = _rows_of(frame)
     with report_if_unreached(entry.uri, mode):
@@ -260,12 +260,12 @@ def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) ->
     target = _columns_for(session, entry, target, len(rows.schema()))
     rows = _with_names_of(rows, target)
     after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
-    with after_failure, session.lease(entry) as table:
+    with after_failure, session.tables.lease(entry) as table:
         attributes = attributes_of_frame(rows, state, schema=target)
         attributes = with_stored_plan(attributes, rows, state, is_from_text=False)
         with observe_write(attributes):
             stream_into(table, coerce(ctx, rows, target), mode)
-        session.publish(ctx, entry, table)
+        session.tables.publish(ctx, entry, table)
 
 
 def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: int) -> pa.Schema:
@@ -277,7 +277,7 @@ def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: 
         return target
     import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
-    with session.lease(entry) as table:
+    with session.tables.lease(entry) as table:
         generated = generated_columns(table)
     fields = [field for field in target if field.name not in generated]
     return pa.schema(fields) if len(fields) == given else target

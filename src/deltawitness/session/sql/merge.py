@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile, unaliased, value_sql
 from deltawitness.session.sql.merge_apply import SOURCE, TARGET, Change, apply_changes, changed_rows
 from deltawitness.session.sql.merge_evaluate import EvaluatedMerge, plan_expressions
 from deltawitness.session.sql.merge_parser import Merge
-from deltawitness.session.sql.name_binding import Planner
+from deltawitness.session.sql.planner import Planner
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa

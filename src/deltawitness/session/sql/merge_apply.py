@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.sql.delta_sql import null_safe_match
 from deltawitness.session.sql.plan_metrics import with_operator_metrics
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     from datafusion import DataFrame

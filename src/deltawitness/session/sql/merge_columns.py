@@ -8,7 +8,7 @@ from deltawitness.column_sources import ColumnSource, WriteColumns
 from deltawitness.session.core.column_lineage import TableOf, columns_of_plan
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.merge_parser import Clause, Merge
-from deltawitness.session.sql.name_binding import Planner
+from deltawitness.session.sql.planner import Planner
 
 __all__ = ["columns_of_merge"]
 

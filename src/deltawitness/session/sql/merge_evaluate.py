@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile
@@ -20,7 +19,9 @@ from deltawitness.session.sql.merge_apply import (
     matching,
 )
 from deltawitness.session.sql.merge_parser import Clause, Merge
-from deltawitness.session.sql.name_binding import Planner
+from deltawitness.session.sql.planner import Planner
+from deltawitness.sql_quoting import quote_identifier
+from deltawitness.sql_statements import contains_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,7 +207,7 @@ class EvaluatedMerge:
         # 1 = 1 is valid in every dialect; the literal true is not.
         terms = [f"({c.condition or '1 = 1'}) IS NOT TRUE" for c in earlier]
         own = f"({clause.condition or '1 = 1'})"
-        if "select" not in own.lower():
+        if not contains_word(own, ["SELECT"]):
             # Without IS TRUE the engine uses an equality in the filter as a null-safe join key.
             own += " IS TRUE"
         return " AND ".join([own, *terms])

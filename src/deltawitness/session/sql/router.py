@@ -32,7 +32,7 @@ from deltawitness.session.core.private_api import (
 from deltawitness.session.core.snapshot import Registered, Snapshot
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import Session
-from deltawitness.session.core.tokens import WITH_BRACKETS, Words, first_word
+from deltawitness.session.core.tokens import WITH_BRACKETS, Words
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.commands import (
     Command,
@@ -54,18 +54,13 @@ from deltawitness.session.sql.frame_writer import write_delta
 from deltawitness.session.sql.name_binding import BoundCall, TextOrigin, bind, reads_of_named
 from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.statement_runs import Statement, TrackedStatement
+from deltawitness.sql_statements import DEFINITION_WORDS, QUERY_WORDS, first_word
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
     from datafusion.plan import LogicalPlan
 
 __all__ = ["route", "run_sql"]
-
-_QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW"})
-"""First words of statements that only read."""
-
-_DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET", "PREPARE", "DEALLOCATE"})
-"""First words of statements that DataFusion executes while it plans them."""
 
 
 def run_sql(session: Session, call: SqlCall) -> DataFrame:
@@ -82,29 +77,29 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         refuse_statements(*call.named.values())
         call = call.with_inlined_texts()
     word = first_word(call.text)
-    if word not in _QUERIES:
+    if word not in QUERY_WORDS:
         normalize = call.ctx.enable_ident_normalization()
         if word == "EXPLAIN":
             refuse_explained_command(call.text, normalize=normalize)
         command = parse_command(call.text, word, normalize=normalize)
         if command is not None:
             return _run_command(session, call, command)
-    session.freshen(call.ctx)
-    if word in _DEFINITIONS:
+    session.views.freshen(call.ctx)
+    if word in DEFINITION_WORDS:
         return _run_definition(session, call, word)
     if word == "INSERT":
         call = call.with_numbered_parameters()
     if word == "EXECUTE":
         return _run_execute(session, call)
-    is_read = word in _QUERIES or word == "EXPLAIN"
-    snapshot, epoch = session.snapshot, session.epoch
+    is_read = word in QUERY_WORDS or word == "EXPLAIN"
+    snapshot, epoch = session.names.snapshot, session.names.epoch
     # A statement that writes may run long after it was created, so its names are resolved now.
     bound = None if is_read else bind(session, call)
-    frame: DataFrame = session.plan_with_retry(call.plan)
+    frame: DataFrame = session.swaps.plan_with_retry(call.plan)
     reads = reads_of_named(call) if call.named else ()
     origin = _origin(session, call, snapshot, epoch) if bound is None else bound
     state = FrameState(call.ctx, session, snapshot, reads, origin)
-    if word in _QUERIES:
+    if word in QUERY_WORDS:
         return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
     if word == "EXPLAIN":
         return _run_explain(frame, state)
@@ -112,7 +107,7 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
 
 
 def _origin(session: Session, call: SqlCall, snapshot: Snapshot, epoch: int) -> TextOrigin:
-    return TextOrigin(session, call, epoch, session.config_of(call.ctx), snapshot.default)
+    return TextOrigin(session, call, epoch, session.settings.config_of(call.ctx), snapshot.default)
 
 
 def _run_explain(frame: DataFrame, state: FrameState) -> DataFrame:
@@ -156,7 +151,7 @@ def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -
             )
             raise StatementError(msg)
         else:
-            pending = Dml(frame, state, state.session.require_writable(entry), bound)
+            pending = Dml(frame, state, state.session.tables.require_writable(entry), bound)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state, bound)
     tracked = None if pending is None else _track(pending, plan)
@@ -225,7 +220,7 @@ def _run_definition(session: Session, call: SqlCall, word: str) -> DataFrame:
         frame: DataFrame = create_external_table(session, call)
     else:
         frame = _execute_statement(session, call, word, words)
-    return attach_state(frame, FrameState(call.ctx, session, session.snapshot))  # type: ignore[no-any-return]  # as above
+    return attach_state(frame, FrameState(call.ctx, session, session.names.snapshot))  # type: ignore[no-any-return]  # as above
 
 
 def _is_readable(words: Words) -> bool:
@@ -252,7 +247,7 @@ def _execute_statement(session: Session, call: SqlCall, word: str, words: Words)
     # A view or a prepared statement reads what its names resolve to before it is created.
     bound = bind(session, call) if word in {"CREATE", "PREPARE"} else None
     with session.prepare_lock if word in {"PREPARE", "DEALLOCATE"} else nullcontext():
-        frame: DataFrame = session.plan_with_retry(call.plan)
+        frame: DataFrame = session.swaps.plan_with_retry(call.plan)
         try:
             if bound is None:
                 _RECORDERS[word](session, call, words)
@@ -261,8 +256,8 @@ def _execute_statement(session: Session, call: SqlCall, word: str, words: Words)
             else:
                 _record_prepare(session, bound, words)
         except StatementError:
-            session.record_change()
-            session.forget_missing(call.ctx)  # a form that the parser does not support
+            session.names.record_change()
+            session.names.forget_missing(call.ctx)  # a form that the parser does not support
         except Exception as error:  # noqa: BLE001 - the statement has been executed
             report("session", error)
     return frame
@@ -277,16 +272,16 @@ def _record_create(session: Session, bound: BoundCall, words: Words) -> None:
     words.take("EXTERNAL")
     is_view = words.take("VIEW")
     if not is_view and not words.take("TABLE"):
-        session.record_change()
+        session.names.record_change()
         return
     if_not_exists = words.take("IF", "NOT", "EXISTS")
-    name = session.full_name(call.ctx, words.reference())
+    name = session.names.full_name(call.ctx, words.reference())
     if is_view:
         insertion = "" if is_replacing else "OR REPLACE "
         text = call.text[:or_replace_at] + insertion + call.text[or_replace_at:]
-        session.record_view(call.ctx, name, lambda _: bound.view(text, name))
+        session.views.record(call.ctx, name, lambda _: bound.view(text, name))
     elif not (if_not_exists and bound.resolves(name)):
-        session.forget(name)
+        session.names.forget(name)
 
 
 def _record_drop(session: Session, call: SqlCall, words: Words) -> None:
@@ -298,10 +293,10 @@ def _record_drop(session: Session, call: SqlCall, words: Words) -> None:
     while True:
         parts = words.reference()
         if is_schema:
-            default = session.default_of(call.ctx)
-            session.forget_schema(*(parts if len(parts) > 1 else (default[0], *parts)))
+            default = session.names.default_of(call.ctx)
+            session.names.forget_schema(*(parts if len(parts) > 1 else (default[0], *parts)))
         else:
-            session.forget(session.full_name(call.ctx, parts))
+            session.names.forget(session.names.full_name(call.ctx, parts))
         if not words.take(","):
             return
 
@@ -309,13 +304,13 @@ def _record_drop(session: Session, call: SqlCall, words: Words) -> None:
 def _record_set(session: Session, call: SqlCall, words: Words) -> None:
     del words
     text = call.text.lower()
-    session.forget_config()
+    session.settings.forget_config()
     if "default_" in text:
-        session.forget_default()
+        session.names.forget_default()
     if "time_zone" in text or "time zone" in text:
-        session.time_zones += 1
+        session.settings.time_zones += 1
     if FILE_CACHE_LIMIT in text:
-        session.file_cache_statement = call.text
+        session.settings.file_cache_statement = call.text
 
 
 def _record_prepare(session: Session, bound: BoundCall, words: Words) -> None:
@@ -342,10 +337,10 @@ def _run_execute(session: Session, call: SqlCall) -> DataFrame:
     name = words.name()
     with session.prepare_lock:
         prepared = session.prepared.get(name)
-        frame: DataFrame = session.plan_with_retry(call.plan)
+        frame: DataFrame = session.swaps.plan_with_retry(call.plan)
     if prepared is None:
         # The statement was prepared before the session was observed.
-        return route(frame, FrameState(ctx, session, session.snapshot))
+        return route(frame, FrameState(ctx, session, session.names.snapshot))
     bound = prepared.for_execute(call)
     state = FrameState(ctx, session, prepared.snapshot)
     if bound.tables or bound.views or bound.cache_names:
@@ -366,11 +361,11 @@ _RECORDERS: dict[str, Callable[[Session, SqlCall, Words], None]] = {
 
 
 def _run_command(session: Session, call: SqlCall, command: Command) -> DataFrame:
-    state = FrameState(call.ctx, session, session.snapshot)
+    state = FrameState(call.ctx, session, session.names.snapshot)
     match command:
         case DescribeHistory():
-            entry = session.registered_table(call.ctx, command.name)
-            with session.lease(entry) as table:
+            entry = session.tables.registered_table(call.ctx, command.name)
+            with session.tables.lease(entry) as table:
                 return _frame_over(state, history_batch(table, command.limit))
         case CreateDeltaTableAs():
             check_allowed(call, "ddl")
@@ -383,9 +378,9 @@ def _run_command(session: Session, call: SqlCall, command: Command) -> DataFrame
             return _pending_frame(state, count_frame(call.ctx, 0), copy)
         case MaintenanceCommand():
             check_allowed(call, "dml")
-            entry = session.registered_table(call.ctx, command.name)
+            entry = session.tables.registered_table(call.ctx, command.name)
             if not command.is_read:
-                session.require_writable(entry)
+                session.tables.require_writable(entry)
             empty = _frame_over(state, command.result([]))
             operation = Operation(command.title.partition(" ")[0])
             tracked = TrackedStatement(
@@ -459,7 +454,7 @@ def _create_as(
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     ctx = call.ctx
-    name = session.full_name(ctx, command.name)
+    name = session.names.full_name(ctx, command.name)
     if unpatched(ctx, "table_exist")(name.sql()):
         if command.if_not_exists:
             return _frame_over(state, _empty_batch())
@@ -472,10 +467,10 @@ def _create_as(
     write_delta(rows, command.uri, **{"mode": "error", **default, **arguments})
     if command.or_replace:
         unpatched(ctx, "deregister_table")(name.sql())
-        session.forget(name)
+        session.names.forget(name)
     table = DeltaTable(command.uri, storage_options=arguments["storage_options"])
-    session.register(ctx, name, table)
-    return _frame_over(FrameState(ctx, session, session.snapshot), _empty_batch())
+    session.tables.register(ctx, name, table)
+    return _frame_over(FrameState(ctx, session, session.names.snapshot), _empty_batch())
 
 
 def _empty_batch() -> Any:
@@ -507,9 +502,11 @@ class MaintenanceStatement:
         session, ctx = self.state.session, self.state.ctx
         entry = self.entry
         after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
-        with after_failure, session.lease(entry) as table, observe_write(NO_ATTRIBUTES):
+        with after_failure, session.tables.lease(entry) as table, observe_write(NO_ATTRIBUTES):
             check_same_table(entry, table, self.made_ns)
             rows = self.command.execute(table)
             if not self.command.is_read:
-                session.publish(ctx, entry, table)
-        return _frame_over(FrameState(ctx, session, session.snapshot), self.command.result(rows))
+                session.tables.publish(ctx, entry, table)
+        return _frame_over(
+            FrameState(ctx, session, session.names.snapshot), self.command.result(rows)
+        )

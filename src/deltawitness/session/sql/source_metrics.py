@@ -44,7 +44,7 @@ class FrameMetrics:
         self._operators = operators
         self._frame: DataFrame | None = None
         self._is_read = False
-        self.rows = RowCounter()
+        self.rows: RowCounter = RowCounter()
 
     def export(self, frame: DataFrame, call: Callable[..., Any]) -> Any:
         """Return a frame as an Arrow C stream whose operator metrics are available after reading.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.distributed.target import table_actions
 from deltawitness.locations import local_path
 from deltawitness.session.core.snapshot import Registered
-from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.plan_steps import (
     SettingValues,
@@ -26,6 +25,7 @@ from deltawitness.session.sql.plan_steps import (
     stream_of,
     with_steps,
 )
+from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa

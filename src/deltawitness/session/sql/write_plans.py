@@ -80,7 +80,7 @@ def _text_of(state: FrameState) -> str | None:
 
 
 def _is_of_now(config: SessionConfig | None, state: FrameState) -> bool:
-    return config is state.session.config_of(state.ctx)
+    return config is state.session.settings.config_of(state.ctx)
 
 
 def _planned_statement(

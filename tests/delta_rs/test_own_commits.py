@@ -142,7 +142,7 @@ def test_a_log_that_cannot_be_read_leaves_the_receipt_empty(uri, write, monkeypa
     def broken(*_):
         raise OSError
 
-    monkeypatch.setattr("deltawitness.delta_rs.receipts.find_receipt", broken)
+    monkeypatch.setattr("deltawitness.delta_rs.own_commits.find_commit", broken)
     result = write(uri)
     assert (result.version, result.rows) == (None, None)
     assert DeltaTable(uri).version() == 0
