@@ -109,7 +109,7 @@ def test_any_import_may_be_the_first(role, tmp_path, size):
     """Importing any public name first, at full size any module, leaves both engines patched once."""
     # A name imports the same modules under any launcher, so only one launcher gets all names.
     step = 1 if role == "top" else 6
-    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 18 * step])
+    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 36 * step])
     program = [sys.executable, "-c", textwrap.dedent(IMPORTS), " ".join(names)]
     variables = {}
     if role == "child":
