@@ -18,14 +18,15 @@ STEP, RANGE = "$__interval", "$__range"
 TOP = 10
 """Series of a panel by job, table or policy; the others are one series `_other`."""
 
+JOB = 'job=~"(.*/)?($service)"'
 CALLS = 'traces_span_metrics_calls_total{db_operation_name!="", service_name=~"$service"%s}'
 TABLES = 'traces_table_metrics_calls_total{db_collection_name!="", service_name=~"$service"%s}'
+ROWS = f"traces_table_metrics_rows_total{{{JOB}%s}}"
 BUCKETS = (
     'traces_span_metrics_duration_seconds_bucket{db_operation_name!="", service_name=~"$service"}'
 )
 DECISIONS = 'otelcol_processor_tail_sampling_count_traces_sampled{sampled="true"}'
 FAILED = ', status_code="STATUS_CODE_ERROR"'
-JOB = 'job=~"(.*/)?($service)"'
 
 
 class Panel(NamedTuple):
@@ -55,10 +56,17 @@ def by(labels: str, selector: str, window: str = STEP) -> str:
     return f"sum by ({labels}) {increase(selector, window)}"
 
 
-def top(label: str, selector: str) -> str:
-    """Return a query: the growth in the range by a label, the largest, and the sum of the others."""
+def top(label: str, selector: str, total: str = "") -> str:
+    """Return a query: the growth in the range by a label, the largest, and the sum of the others.
+
+    Args:
+        label: the label.
+        selector: series that have it.
+        total: selects the series of the sum, if some of them do not have the label.
+    """
     every = by(label, selector, RANGE)
-    rest = f"sum({every}) - sum(topk({TOP}, {every})) > 0"
+    all_of_it = f"sum({increase(total, RANGE)})" if total else f"sum({every})"
+    rest = f"{all_of_it} - sum(topk({TOP}, {every})) > 0"
     return f'topk({TOP}, {every} > 0) or label_replace({rest}, "{label}", "_other", "", "")'
 
 
@@ -173,7 +181,28 @@ PANELS = (
         "Tables with the most operations",
         f"In the range that is shown; past {TOP} tables: `_other`.",
         "short",
-        ((top("db_collection_name", TABLES % ""), "{{db_collection_name}}"),),
+        (
+            (
+                top(
+                    "db_collection_name",
+                    TABLES % "",
+                    f"traces_table_metrics_calls_total{{{JOB}}}",
+                ),
+                "{{db_collection_name}}",
+            ),
+        ),
+        "bargauge",
+    ),
+    Panel(
+        "Tables with the most rows",
+        f"Rows added in the range that is shown; past {TOP} tables: `_other`.",
+        "short",
+        (
+            (
+                top("db_collection_name", ROWS % ', db_collection_name!=""', ROWS % ""),
+                "{{db_collection_name}}",
+            ),
+        ),
         "bargauge",
     ),
     Panel(

@@ -193,14 +193,15 @@ def compare(server, jobs, what, say):
     (ratio,) = server.values(filled(shown["Hit ratio of the cache"], "1h"), "cache_policy").values()
     assert ratio == pytest.approx(0.75, rel=WITHIN)
     operations = sum(jobs.sums("db.client.operation.duration", "db.operation.name").values())
-    by_table = filled(shown["Tables with the most operations"])
+    for title, wanted in (("operations", operations), ("rows", rows["added"])):
+        by_table = filled(shown[f"Tables with the most {title}"])
 
-    def tables():
-        found = server.values(by_table, "db_collection_name")
-        assert len(found) <= 11
-        return sum(found.values()) == pytest.approx(operations, rel=WITHIN)
+        def tables(by_table=by_table, wanted=wanted):
+            found = server.values(by_table, "db_collection_name")
+            assert len(found) <= 11
+            return sum(found.values()) == pytest.approx(wanted, rel=WITHIN)
 
-    until(tables, f"{operations} operations by table")
+        until(tables, f"{wanted} {title} by table")
     plain = server.values(
         "sum by (delta_change) (increase(delta_commit_rows_total[1h]))", "delta_change"
     )

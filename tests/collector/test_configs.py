@@ -102,13 +102,15 @@ def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
         "forward/matters": ["filter/matters"],
         "forward/cumulative": ["filter/cumulative"],
         "forward/deltas": ["filter/deltas", "transform/one_series"],
+        "forward/tables": ["filter/tables", "transform/tables"],
     }
+    of_spans = ["redaction", "transform/table_rows", "filter/table_rows", "transform/series_start"]
     for pipeline in read["service"]["pipelines"].values():
         for receiver in pipeline["receivers"]:
             if receiver.startswith("otlp"):
                 assert pipeline["processors"][: len(first)] == first
             elif receiver.startswith("span_metrics"):
-                assert pipeline["processors"] == ["redaction", "transform/series_start"]
+                assert pipeline["processors"] == of_spans
             else:
                 assert pipeline["processors"] == behind[receiver]
 

@@ -32,7 +32,7 @@ BATCH = 100
 TRACE = 4
 """Spans of a trace: a run with three writes."""
 MIB = 1 << 20
-PROGRESS_S = 300.0
+PROGRESS_S = 60.0
 
 ATTRIBUTES = {
     "db.system.name": "deltalake",
@@ -200,7 +200,7 @@ def send(one, rate, seconds, progress=None):
         one: the Collector.
         rate: spans per second.
         seconds: how long.
-        progress: is called each 5 minutes with a line about the Collector; None for no calls.
+        progress: is called each minute with a line about the Collector; None for no calls.
     """
     load, tick = Load(), threading.Event()
     start, before, sampled, shown = time.monotonic(), cpu(one.pid), 0.0, PROGRESS_S
@@ -212,7 +212,11 @@ def send(one, rate, seconds, progress=None):
                 load.samples.append((at, memory(one.pid), one.queued("traces")))
                 sampled = at + 1.0
             if progress is not None and at >= shown:
-                progress(f"{at:.0f} s: {load.sent} spans sent, {memory(one.pid) / MIB:.0f} MiB")
+                heap = sum(
+                    value for _, value in one.own("otelcol_process_runtime_heap_alloc_bytes")
+                )
+                used = f"{memory(one.pid) / MIB:.0f} MiB, of which the heap has {heap / MIB:.0f}"
+                progress(f"{at:.0f} s: {load.sent} spans sent, {used}")
                 shown += PROGRESS_S
             if load.sent > at * rate:
                 tick.wait(load.sent / rate - at)
