@@ -32,10 +32,6 @@ WITHOUT_PANDAS = Path(__file__).parent / "helpers/hidden"
 SIZE = os.environ.get("TEST_SIZE")
 IS_LONG = SIZE == "long"
 
-if SIZE not in {"ci", "long"}:
-    # Several processes share the cores: with one thread for tasks, an engine needs a twentieth less CPU.
-    os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
-
 settings.register_profile(
     "fair", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
