@@ -6,8 +6,9 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Processes that run tests at the same time; each test file runs in one of them.
-WORKERS ?= 2
+# Processes that run tests at the same time; each test file runs in one of them. Tests also wait: for programs,
+# for disks and for time limits. So two cores are busy with four.
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
@@ -57,7 +58,7 @@ $(READY): pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --locked --all-extras --compile-bytecode --python $(BIN)/python
 	touch $@
 
-test: $(READY)  ## every test that needs no more than Python, in WORKERS=2 processes
+test: $(READY)  ## every test that needs no more than Python, in WORKERS=4 processes
 	$(PYTEST) $(PARALLEL) --ignore=tests/collector -m 'not interop'
 
 test-fast: $(READY)  ## the tests that are not marked slow, remote or interop

@@ -87,6 +87,7 @@ def test_long_hostile_text_is_cut_before_it_is_looked_at(text):
         "Field idx not found in schema",
         "Commit failed: a concurrent transaction deleted data this operation read.",
         "Generic error: A table already exists at: [uri]",
+        "This transaction\u2019s query must be rerun. If you don\u2019t care, the isolation level can be set.",
     ],
 )
 def test_an_error_text_without_user_data_stays_readable(text):
@@ -109,6 +110,15 @@ def test_an_error_text_without_user_data_stays_readable(text):
 def test_plain_labels_stay(label):
     """Plain names of jobs and policies are unchanged."""
     assert redact_label(label) == label
+
+
+def test_an_apostrophe_of_a_word_begins_no_literal():
+    """The text of a conflict stays readable, and a literal after such a word is redacted."""
+    assert redact_text("This transaction's query; you don't care") == (
+        "This transaction\u2019s query; you don\u2019t care"
+    )
+    assert redact_text("x isn't 'secret'; it's 'hidden'") == "x isn\u2019t ?; it\u2019s ?"
+    assert redact_text("x = 's' and y = 't'") == "x = ? and y = ?"
 
 
 def test_long_numbers_in_labels_are_redacted():

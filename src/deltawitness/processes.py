@@ -13,7 +13,7 @@ __all__ = ["interpreter", "process_key", "supervisor_lock"]
 
 
 def process_key() -> str:
-    """Return what tells this process from all others that run at the same time: its host and its id."""
+    """Return host and id of this process, which no other running process has."""
     return f"{platform.node()}:{os.getpid()}"
 
 

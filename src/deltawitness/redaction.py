@@ -52,6 +52,14 @@ _PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?is)preview of invalid data.*", "[rows]"),
         (r"(?s)\+-[-+]*\+.*", "[rows]"),
         (r"(?s)[┌│].*", "[rows]"),
+        # The apostrophe of a word of the engines' messages begins no literal.
+        (
+            (
+                r"(?i)\b((?:are|could|did|does|do|has|have|is|should|was|were|would)n|can|wo|it|there|file|table"
+                r"|transaction)'(?=[st]\b)"
+            ),
+            "\\1\u2019",
+        ),
         (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
         (r"(?is)\b(?:in row|rows?|values?)\s*:?\s*\[.*?(?:\]|$)", "[rows]"),
         # A regular expression shown with a caret under its error: everything from there to the end.

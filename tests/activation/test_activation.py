@@ -19,6 +19,7 @@ from deltawitness import Ledger
 from deltawitness.commit import history, read_commit_metadata
 from deltawitness.semconv import Env
 from helpers.sizes import cases
+from helpers.terminal_commands import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +30,22 @@ LAUNCHERS = {"run": RUN, "opentelemetry-instrument": [str(BIN / "opentelemetry-i
 
 def execute(command, folder, **variables):
     """Run a command in a folder that is the root of its ledger, without telemetry unless requested."""
-    quiet = dict.fromkeys(EXPORTERS, "none")
-    environment = {**os.environ, **quiet, Env.CACHE_ROOT: str(folder / "root"), **variables}
+    environment = environment_of(folder, variables)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def observe(launcher, folder, *program, **variables):
+    """Execute a program under a launcher; `deltawitness` is forked from a process that has imported it."""
+    command = [*LAUNCHERS[launcher], sys.executable, *program]
+    if launcher != "run":
+        return execute(command, folder, **variables)
+    return run_command(*command[1:], folder=folder, environment=environment_of(folder, variables))
+
+
+def environment_of(folder, variables):
+    """Return the variables of a command."""
+    quiet = dict.fromkeys(EXPORTERS, "none")
+    return {**os.environ, **quiet, Env.CACHE_ROOT: str(folder / "root"), **variables}
 
 
 def write_ids(folder):
@@ -95,7 +109,7 @@ def test_any_import_may_be_the_first(role, tmp_path, size):
     """Importing any public name first, at full size any module, leaves both engines patched once."""
     # A name imports the same modules under any launcher, so only one launcher gets all names.
     step = 1 if role == "top" else 6
-    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 18 * step])
+    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 36 * step])
     program = [sys.executable, "-c", textwrap.dedent(IMPORTS), " ".join(names)]
     variables = {}
     if role == "child":
@@ -143,8 +157,7 @@ WRONG = {
 @pytest.mark.parametrize("variable", cases(WRONG, list(WRONG)[1::2]))
 def test_a_wrong_setting_of_opentelemetry_does_not_change_commits_and_ledger(variable, tmp_path):
     """The program prints one line that names the setting."""
-    command = [*RUN, sys.executable, "-c", textwrap.dedent(WRITES), "t"]
-    done = execute(command, tmp_path, **WRONG[variable])
+    done = observe("run", tmp_path, "-c", textwrap.dedent(WRITES), "t", **WRONG[variable])
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"deltawitness: OpenTelemetry cannot be set up: {variable}: ")
@@ -155,8 +168,8 @@ def test_a_wrong_setting_of_opentelemetry_does_not_change_commits_and_ledger(var
 def test_a_list_of_disabled_instrumentations_may_have_spaces_and_a_star(tmp_path):
     """The variable is parsed as OpenTelemetry's own command parses it."""
     for word in ("requests , deltalake", "*"):
-        command = [*RUN, sys.executable, "-c", textwrap.dedent(WRITES), "t"]
-        execute(command, tmp_path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=word)
+        disabled = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": word}
+        observe("run", tmp_path, "-c", textwrap.dedent(WRITES), "t", **disabled)
         assert read_commit_metadata(tmp_path / "t").metadata == {}
 
 
@@ -182,8 +195,7 @@ def test_a_suite_in_an_observed_process_uses_our_fixtures(launcher, tmp_path):
     """The fixtures work with warnings as errors, and observation continues outside them."""
     (tmp_path / "test_suite.py").write_text(textwrap.dedent(SUITE))
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    command = [*LAUNCHERS[launcher], sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = execute(command, tmp_path)
+    done = observe(launcher, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
     assert len(write_ids(tmp_path)) == 4
@@ -251,7 +263,7 @@ def test_children_of_children_are_observed_in_every_form_of_a_program(launcher, 
             '    write("own")\n'
         )
         zipapp.create_archive(tmp_path / "app", tmp_path / "program.pyz")
-    done = execute([*LAUNCHERS[launcher], sys.executable, *FORMS[form]], tmp_path)
+    done = observe(launcher, tmp_path, *FORMS[form])
     assert done.returncode == 0, done.stderr
     assert len(write_ids(tmp_path)) == 2
 

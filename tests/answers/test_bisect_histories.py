@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pyarrow as pa
@@ -12,14 +11,15 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Settings, bisect, blame, run
 from deltawitness.answers.bisect_values import BisectState
 from helpers.histories import build_history
+from helpers.sizes import seeds
 
-CASES = 100 if os.environ.get("TEST_SIZE") == "long" else 2
+SEEDS = seeds(1, 2, 100)
 ALL = 1_000_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module", params=range(1, CASES + 1))
+@pytest.fixture(scope="module", params=SEEDS)
 def history(request, tmp_path_factory):
     """A history; its seed is the parameter."""
     return build_history(tmp_path_factory.mktemp("history"), request.param)
@@ -91,7 +91,7 @@ def test_the_commit_that_wrote_a_row_is_that_of_the_model(history):
 # --- causes in inputs --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_planted_cause_is_found_through_the_inputs(tmp_path, seed):
     """A bad row in one of several tables that were derived from each other is found where it was written."""
     source = random.Random(seed)

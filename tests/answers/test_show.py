@@ -125,6 +125,23 @@ def test_the_text_has_what_is_known(here):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["März 2024", "100%", "日本", "it's", "a@3", "a+b"])
+def test_a_folder_with_other_letters_names_its_table(tmp_path, monkeypatch, name):
+    """The ledger has no name of such a table; the last folder of its location is one for the commands."""
+    monkeypatch.chdir(tmp_path)
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=".deltawitness"))
+    write_deltalake(f"lake/{name}", DATA)
+    write_deltalake(f"lake/{name}", DATA, mode="append")
+    write_deltalake("lake/other", DATA)
+    Ledger(".deltawitness").drain()
+    DeltaLakeInstrumentor().uninstrument()
+    assert json_of("show", name)["table"]["version"] == 1
+    assert json_of("show", f"{name}@0")["in_ledger"] is True
+    assert [row["version"] for row in json_of("writes", "--table", name)] == [1, 0]
+    assert f"  {name}  " in invoke("writes").stdout
+
+
+@pytest.mark.slow
 def test_each_version_of_a_vacuum_is_the_vacuum(here):
     """The two commits of a VACUUM are one write."""
     for version in (2, 3):

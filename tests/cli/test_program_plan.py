@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from deltawitness.activation import SITE_DIRECTORY
+from deltawitness.answers.program_plan.program import check_program
+from deltawitness.exceptions import PlanError
+from deltawitness.semconv import ACTIVATE_TOP, Env
 from helpers.ledger_commands import error_of
 from helpers.terminal_commands import run_command
 
@@ -67,6 +74,38 @@ def test_a_plan_is_printed_and_applied(folder):
     code, out, err = command("plan", "--json", "--", sys.executable, "-c", "raise SystemExit(5)")
     assert code == 5
     assert (json.loads(out)["is_applicable"], json.loads(out)["tables"]) == (False, [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reads no first line")
+@pytest.mark.parametrize(
+    ("first_line", "error"),
+    [
+        (f"#!{sys.executable} -u", None),
+        ("#!/usr/bin/env -S python3 -u", None),
+        ("#!/usr/bin/env python3", None),
+        ("#!/bin/sh", "is not a Python program"),
+        ("#!/usr/bin/env no-such-python", "is not a Python program"),
+        ("#!/usr/bin/env", "is not a Python program"),
+        (f"#!{sys.executable} 'left open", "is not a Python program"),
+        ("#!/no/such/python3", "/no/such/python3 cannot be started: No such file or directory"),
+    ],
+)
+def test_the_interpreter_of_a_script_is_in_its_first_line(tmp_path, monkeypatch, first_line, error):
+    """A script whose interpreter does not load the package is refused in one line."""
+    script = tmp_path / "script"
+    script.write_text(f"{first_line}\n")
+    script.chmod(0o700)
+    # The program that starts the script may have another PATH.
+    environment = {
+        **os.environ,
+        Env.ACTIVATE.value: ACTIVATE_TOP,
+        "PYTHONPATH": SITE_DIRECTORY,
+        "PATH": str(Path(sys.executable).parent),
+    }
+    monkeypatch.setenv("PATH", "")
+    with nullcontext() if error is None else pytest.raises(PlanError, match=re.escape(error)):
+        check_program([str(script)], environment)
 
 
 @pytest.mark.slow

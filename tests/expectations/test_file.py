@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,6 +14,7 @@ from deltawitness.exceptions import ConfigurationError, ExpectationError
 from deltawitness.expectations import load_expectations
 from deltawitness.expectations.block import has_expectations
 from deltawitness.expectations.rules import parse_rules
+from helpers.terminal_commands import run_command
 
 RULES = """
 [[expect]]
@@ -99,14 +99,9 @@ def test_a_program_under_run_is_checked(tmp_path):
     )
 
     def run():
-        command = [sys.executable, "-m", "deltawitness", "run", "--", sys.executable, str(program)]
-        environment = {
-            "DELTAWITNESS_EXPECTATIONS": str(rules),
-            "PATH": str(Path(sys.executable).parent),
-        }
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
-        )
+        environment = {**os.environ, "DELTAWITNESS_EXPECTATIONS": str(rules)}
+        command = ["run", "--", sys.executable, program]
+        return run_command(*command, folder=tmp_path, environment=environment)
 
     done = run()
     assert (done.returncode, DeltaTable(tmp_path / "t").version()) == (1, 0)

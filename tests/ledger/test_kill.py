@@ -110,7 +110,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
 
 
 @pytest.mark.parametrize("moment", ledger_writer.MOMENTS)
-@pytest.mark.one_case_in(3)
+@pytest.mark.one_case_in(5)
 def test_a_kill_at_the_worst_moment_loses_nothing(place, moment):
     """A writer dies at a random time, the next one at the chosen step, and a third adopts both spools."""
     place.killed_with_spool(1)

@@ -17,6 +17,7 @@ from deltawitness.ledger.tables.schema import RUNS
 from helpers.ledger_parts import one, rows_of
 from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 from helpers.places import PROGRAMS
+from helpers.sizes import cases
 
 PROGRAM = PROGRAMS / "ledger_lives.py"
 
@@ -51,14 +52,19 @@ ENDINGS = {
     "children": (0, [("family", "ok", None, 5)]),
 }
 
-DRAINED_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
+LIVES = cases(
+    ENDINGS,
+    ["nested", "raises", "leaves_badly", "disappears", "dies_inside_run", "tasks", "children"],
+)
+
+DRAINED_BY_ITSELF = set(LIVES) - {"disappears", "dies_inside_run"}
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     """Run every program concurrently; return its folder and exit status by name."""
     running = {}
-    for name in (*ENDINGS, "daemon"):
+    for name in (*LIVES, "daemon"):
         folder = tmp_path_factory.mktemp(name)
         environment = {
             **os.environ,
@@ -73,7 +79,7 @@ def ended(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("life", ENDINGS)
+@pytest.mark.parametrize("life", LIVES)
 @pytest.mark.slow
 def test_the_runs_of_a_program(ended, life):
     """Every run has a row with its status and counts, and each commit is counted in its run."""

@@ -218,6 +218,25 @@ def test_a_run_of_several_processes_is_one_row(ledger):
     assert set(row) == {*RUNS.schema.names, "processes"} - {"is_part"}
 
 
+@pytest.mark.slow
+def test_the_end_of_a_run_is_not_when_an_abandoned_process_was_found(ledger):
+    """A killed process of a pool is found later, which does not extend the run; alone, its end is that time."""
+    killed = {"status": "abandoned", "is_part": True, "end_time": 9_000_000}
+    append_runs(
+        ledger,
+        ended("pool", 1, start_time=1000, end_time=5000),
+        ended("pool", 2, start_time=2000, **killed),
+        ended("alone", 3, start_time=2000, **killed),
+    )
+    connection = pytest.importorskip("duckdb").connect()
+    ledger.register_duckdb(connection)
+    sql = "SELECT run_id, epoch_us(end_time) AS end_time FROM cache_ledger.runs"
+    for rows in (ledger.runs(), ledger.query("SELECT run_id, end_time FROM runs")):
+        ends = {row["run_id"]: row["end_time"].timestamp() * 1e6 for row in rows.to_pylist()}
+        assert ends == {"pool": 5000, "alone": 9_000_000}
+    assert dict(connection.sql(sql).fetchall()) == ends
+
+
 def test_a_run_that_only_partial_runs_recorded(ledger):
     """If the opener had no ledger, a run's row is the sum of the other processes' parts."""
     append_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))

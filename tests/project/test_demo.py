@@ -14,6 +14,7 @@ import pytest
 from deltawitness import Ledger, history, writes
 from helpers.lineage_server import lineage_server, spec_validator
 from helpers.places import REPOSITORY
+from helpers.terminal_commands import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -30,15 +31,10 @@ def events():
 
 def execute(folder, program, environment, *options):
     """Run a program on the lakehouse of a folder under `deltawitness run`."""
-    script = [sys.executable, str(ROOT / "examples" / program), str(folder / "lake")]
-    return subprocess.run(
-        [sys.executable, "-m", "deltawitness", "run", *options, "--", *script],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-        env=environment,
-    )
+    script = sys.executable, ROOT / "examples" / program, folder / "lake"
+    done = run_command("run", *options, "--", *script, folder=folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")

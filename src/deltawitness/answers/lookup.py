@@ -34,6 +34,9 @@ _WITH_RUN_IDS = {RUNS: "run_parts", INVENTORY: "inventory"}
 _SHOWN = 5
 """Maximum number of ids or names that an error message lists."""
 
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+"""Folders with such names give their tables a name in the ledger, unless the settings leave names out."""
+
 _VERSIONED = re.compile(r"(.+)@(\d{1,18})")
 
 
@@ -246,6 +249,7 @@ def _tables_named(ledger: LedgerListing, text: str) -> _Tables:
     match = _VERSIONED.fullmatch(text)
     names = [text] if match is None else [text, match[1]]
     rows = _rows_of_tables(ledger, names)
+    rows += _rows_without_name(ledger, names)
     found = _tables_in(rows, text, None, is_versioned=match is not None)
     if match is None or found.exact:
         return found
@@ -268,11 +272,12 @@ def _tables_in(
     by_prefix: dict[str, NamedTable] = {}
     for row in rows:
         place = row["table_uri"]
-        is_exact = name in {row["table_name"], row["table_id"]} or place == uri
+        own = row["table_name"] or last_segment(place)
+        is_exact = name in {own, row["table_id"]} or place == uri
         if not is_exact and not (row["table_id"] or "").startswith(name):
             continue
         location = name if place == uri else place
-        shown = row["table_name"] or last_segment(place) or name
+        shown = own or name
         named = NamedTable(place, location, version, shown)
         (exact if is_exact else by_prefix).setdefault(place, named)
     if uri not in exact and _is_location(name, is_versioned=is_versioned):
@@ -291,6 +296,27 @@ def _rows_of_tables(ledger: LedgerListing, names: Iterable[str]) -> list[Row]:
         "SELECT table_uri, table_id, table_name, max(event_time) AS last FROM inventory"  # noqa: S608 - quoted
         f" WHERE table_uri IS NOT NULL AND ({' OR '.join(conditions)})"
         " GROUP BY table_uri, table_id, table_name ORDER BY last DESC"
+    )
+
+
+def _rows_without_name(ledger: LedgerListing, names: Iterable[str]) -> list[Row]:
+    """Return the tables that have no name in the ledger and lie in a folder with one of some names.
+
+    A folder with blanks or letters of other alphabets gives its table no name. Such names are rare, and
+    this query reads all rows, so plain names are left out.
+    """
+    ends = {
+        canonical_uri(f"/{name}").removeprefix("file://")
+        for name in names
+        if name and "/" not in name and not _PLAIN_NAME.fullmatch(name)
+    }
+    if not ends:
+        return []
+    conditions = [f"right(table_uri, {len(end)}) = {quote_literal(end)}" for end in sorted(ends)]
+    return ledger.query(
+        "SELECT table_uri, table_id, CAST(NULL AS VARCHAR) AS table_name, max(event_time) AS last"  # noqa: S608 - quoted
+        f" FROM inventory WHERE table_name IS NULL AND ({' OR '.join(conditions)})"
+        " GROUP BY table_uri, table_id ORDER BY last DESC"
     )
 
 
@@ -320,6 +346,8 @@ def table_condition(ledger: LedgerListing, table: str, option: str = "") -> str:
     )
     if ledger.query(f"SELECT 1 AS one FROM inventory WHERE {exact} LIMIT 1"):  # noqa: S608 - quoted
         return exact
+    if unnamed := _rows_without_name(ledger, [table]):
+        return is_in("table_uri", sorted({row["table_uri"] for row in unnamed}))
     rows = ledger.query(
         f"SELECT DISTINCT table_id FROM inventory WHERE {begins_with('table_id', table)}"  # noqa: S608 - quoted
     )
@@ -333,7 +361,8 @@ def table_condition(ledger: LedgerListing, table: str, option: str = "") -> str:
             f" ({', '.join(ids[:_SHOWN])}{more})"
         )
         raise LedgerLookupError(msg)
-    msg = f"{option}the ledger has no table {table!r}{_last_written_tables(ledger)}"
+    known = f"{_last_written_tables(ledger)}{undrained_hint(ledger)}"
+    msg = f"{option}the ledger has no table {table!r}{known}"
     raise LedgerLookupError(msg)
 
 

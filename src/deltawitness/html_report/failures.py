@@ -114,10 +114,8 @@ def _landed(failed: FailedRun) -> Iterator[str]:
 
 
 def _landed_text(each: WriteRow) -> str:
-    name, version = (
-        table_name(each) or "the table",
-        "" if each.version is None else f"@{each.version}",
-    )
+    name = table_name(each) or "the table"
+    version = "" if each.version is None else f"@{each.version}"
     if each.landed == "yes":
         return f"yes: the failed {operation_name(each)} is in {name}{version}"
     if each.landed == "no":

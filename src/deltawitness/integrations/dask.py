@@ -43,7 +43,7 @@ class DeltaWitnessPlugin(WorkerPlugin):
     this and in later runs. A worker that is observed already does not change.
 
     A cluster has one such plugin: that of the client that registered it last. Clients with different ledgers
-    need clusters of their own. deltawitness must be installed on the workers.
+    need separate clusters. deltawitness must be installed on the workers.
 
     Raises:
         ConfigurationError: a setting is invalid, or has no form as a variable.

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from deltawitness.events import Landed
 from deltawitness.events_file import EventLine
-from deltawitness.report.format import operation, short_ids, text, timestamp
+from deltawitness.report.format import operation, short_ids, table_name, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["failed_rows", "landed_text", "print_errors", "print_failed"]
@@ -94,7 +94,7 @@ def print_failed(console: Console, rows: Sequence[Row], run_id: str) -> None:
 
 def _error_cells(row: Row) -> list[str]:
     return [
-        text(row["table_name"]) or text(row.get("table_id"))[:8],
+        table_name(row),
         operation(row["operation"], row["mode"]),
         text(row["error_type"]),
         landed_text(row["landed"], row["versions"]),

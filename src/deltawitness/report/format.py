@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deltawitness.locations import last_segment
 
 __all__ = [
     "count_of",
@@ -16,12 +19,14 @@ __all__ = [
     "short_ids",
     "size",
     "storage_reason",
+    "table_name",
     "text",
     "timestamp",
 ]
 
 _KIBI = 1024
 _DEFAULT_MODE = "error"
+_SHORT_ID = 8
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -64,6 +69,17 @@ def timestamp(time: dt.datetime | None) -> str:
     '2024-02-29 12:30:00'
     """
     return "" if time is None else time.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def table_name(row: Mapping[str, Any]) -> str:
+    """Return the name of the table of an operation, else the last folder of its location, else a short id.
+
+    Args:
+        row: a row of the inventory, perhaps without some columns.
+    """
+    folder = last_segment(row.get("table_uri") or "") or ""
+    shown = "".join(each if each.isprintable() else " " for each in folder)
+    return row.get("table_name") or shown or text(row.get("table_id"))[:_SHORT_ID]
 
 
 def seconds(count: float | None) -> str:

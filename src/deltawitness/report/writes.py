@@ -7,7 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-from deltawitness.report.format import operation, rows, seconds, short_ids, text, timestamp
+from deltawitness.report.format import (
+    operation,
+    rows,
+    seconds,
+    short_ids,
+    table_name,
+    text,
+    timestamp,
+)
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_run_writes", "print_writes"]
@@ -51,7 +59,7 @@ def _cells(row: Row, ids: Mapping[str, str]) -> list[str]:
     return [
         timestamp(row["event_time"]),
         ids.get(row["run_id"], ""),
-        row["table_name"] or text(row["table_id"])[:8],
+        table_name(row),
         operation(row["operation"], row["mode"]),
         text(row["version"]),
         _result(row),

@@ -40,7 +40,7 @@ def check_program(command: Sequence[str], environment: Mapping[str, str]) -> Non
     if program is None:
         msg = f"{command[0]}: command not found"
         raise PlanError(msg)
-    words = _interpreter(program, command)
+    words = _interpreter(program, command, environment)
     if words is None:
         msg = (
             f"{command[0]} is not a Python program, so its writes may not be redirected;"
@@ -56,15 +56,24 @@ def check_program(command: Sequence[str], environment: Mapping[str, str]) -> Non
     probe = [words[0], *options, "-c", _PROBE]
     off = {Env.ACTIVATE.value, Env.PLAN_FOLDER.value}  # the package is loaded, and does nothing
     plain = {name: value for name, value in environment.items() if name not in off}
-    done = subprocess.run(  # noqa: S603 - the interpreter of the command
-        probe, env=plain, capture_output=True, timeout=_PROBE_SECONDS, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - the interpreter of the command
+            probe, env=plain, capture_output=True, timeout=_PROBE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = (
+            "takes too long" if isinstance(error, subprocess.TimeoutExpired) else error.strerror
+        )
+        msg = f"{words[0]} cannot be started: {reason}"
+        raise PlanError(msg) from error
     if done.returncode:
         msg = f"deltawitness is not installed for {words[0]}, so its writes would not be redirected"
         raise PlanError(msg)
 
 
-def _interpreter(program: str, command: Sequence[str]) -> list[str] | None:
+def _interpreter(
+    program: str, command: Sequence[str], environment: Mapping[str, str]
+) -> list[str] | None:
     """Return the Python interpreter of a command, and the words after it; None if it has none."""
     if _PYTHON.fullmatch(Path(program).name):
         return [program, *command[1:]]
@@ -75,10 +84,14 @@ def _interpreter(program: str, command: Sequence[str]) -> list[str] | None:
         return None
     if not first.startswith(b"#!"):
         return None
-    words = shlex.split(first[2:].decode("utf-8", "replace"))
+    try:
+        words = shlex.split(first[2:].decode("utf-8", "replace"))
+    except ValueError:  # a quote is left open
+        return None
     if words and Path(words[0]).name == "env":
-        found = shutil.which(words[1]) if len(words) > 1 else None
-        words = [found, *words[2:]] if found else []
+        words = [word for word in words[1:] if word not in {"-S", "--split-string"}]
+        found = shutil.which(words[0], path=environment.get("PATH")) if words else None
+        words = [found, *words[1:]] if found else []
     if words and _PYTHON.fullmatch(Path(words[0]).name):
         return [*words, program]
     return None

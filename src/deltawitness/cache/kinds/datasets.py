@@ -77,8 +77,12 @@ def _origin(source: Any) -> dict[str, str]:
     if not isinstance(source, str | os.PathLike):
         return {}
     text = os.fspath(source)
-    is_table = is_uri(text) or (Path(text) / LOG_DIRECTORY).is_dir()
-    return {"table" if is_table else "path": str(text if is_table else Path(text).absolute())}
+    return {"table": text} if _is_table(text) else {"path": str(Path(text).absolute())}
+
+
+def _is_table(location: str) -> bool:
+    """Return whether a path or URI is that of a Delta table; sources of other kinds have no URI."""
+    return is_uri(location) or (Path(location) / LOG_DIRECTORY).is_dir()
 
 
 def _candidate_factory(
@@ -93,7 +97,7 @@ def _candidate_factory(
         return lambda: _table_candidate(ctx, source, version)
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
-        if is_uri(text) or (Path(text) / LOG_DIRECTORY).is_dir():
+        if _is_table(text):
             return lambda: _table_candidate(
                 ctx, DeltaTable(text, storage_options=storage_options), version
             )

@@ -131,8 +131,9 @@ def _inputs(value: object) -> list[Row] | None:
 
 
 def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNT_LIMIT
-    return value if is_count and isinstance(value, int) else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < _COUNT_LIMIT else None
 
 
 def _scope(value: object) -> str:

@@ -163,6 +163,7 @@ _MINIMA = (PARTITION, "start_time")
 def _one_row_per_run(frame: DataFrame) -> DataFrame:
     """Aggregate a run's rows: sum the counts, take the other columns from the run's opener."""
     from datafusion import functions as f  # noqa: PLC0415 - heavy
+    from datafusion import lit  # noqa: PLC0415 - heavy
 
     # The opener's row sorts last; of several openings under one id, the latest.
     order: list[Expr | SortExpr | str] = [
@@ -182,13 +183,16 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
         if column.type == pa.int64() and column.name not in UNSUMMED_COUNTS
     ]
     process = f.concat_ws(":", _quoted_column("host"), _quoted_column("pid").cast(pa.string()))
+    end = _quoted_column("end_time")
+    is_known = _quoted_column("status") != lit(RunStatus.ABANDONED.value)
     table_ids = f.array_distinct(joined("table_ids"))
     text_list = RUNS.schema.field("table_ids").type
     return frame.aggregate(
         [_quoted_column("run_id")],
         [
             *(f.min(_quoted_column(name)).alias(name) for name in _MINIMA),
-            f.max(_quoted_column("end_time")).alias("end_time"),
+            # As LAST_END: the end of an abandoned process is when it was found.
+            f.coalesce(f.max(end, filter=is_known), f.max(end)).alias("end_time"),
             *(last(name) for name in OPENER_COLUMNS),
             f.count(process, distinct=True).alias("processes"),
             *sums,

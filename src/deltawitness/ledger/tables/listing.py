@@ -28,6 +28,7 @@ from deltawitness.ledger.tables.schema import (
     LedgerTable,
 )
 from deltawitness.ledger.tables.shards import TableParts, shard_names
+from deltawitness.ledger.tables.views import LAST_END
 from deltawitness.run import suppressed
 from deltawitness.settings import Settings
 from deltawitness.sql_statements import contains_word
@@ -260,7 +261,7 @@ class LedgerListing:
         columns = [
             "run_id",
             *(f"min({name}) AS {name}" for name in (PARTITION, "start_time")),
-            "max(end_time) AS end_time",
+            f"{LAST_END} AS end_time",
             *(f"last_value({name} ORDER BY {_LAST}) AS {name}" for name in OPENER_COLUMNS),
             "count(DISTINCT concat_ws(':', host, CAST(pid AS VARCHAR))) AS processes",
             *(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED),

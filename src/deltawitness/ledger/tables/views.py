@@ -18,7 +18,7 @@ from deltawitness.ledger.tables.schema import (
     ColumnKind,
 )
 
-__all__ = ["VIEWS", "duckdb_runs", "view_statements"]
+__all__ = ["LAST_END", "VIEWS", "duckdb_runs", "view_statements"]
 
 _TABLE = "table_id, table_uri, table_name"
 
@@ -102,6 +102,10 @@ VIEWS: Mapping[str, str] = {
 """The query of each view, with `{inventory}` and `{runs}` where it names these relations."""
 
 
+LAST_END = "coalesce(max(CASE WHEN status <> 'abandoned' THEN end_time END), max(end_time))"
+"""The end of a run with several rows. That of an abandoned process is when it was found, perhaps days later."""
+
+
 def view_statements(schema: str) -> Iterator[tuple[str, str]]:
     """Yield name and query of each view.
 
@@ -129,7 +133,7 @@ def duckdb_runs(source: str) -> str:
     values = {
         "run_id": "run_id",
         **{name: f"min({name})" for name in (PARTITION, "start_time")},
-        "end_time": "max(end_time)",
+        "end_time": LAST_END,
         **{name: f"last({name} {order})" for name in OPENER_COLUMNS},
         **{name: f"CAST(sum({name}) AS BIGINT)" for name in summed},
         "operations": "flatten(list(operations) FILTER (operations IS NOT NULL))",
