@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from _pytest.doctest import DoctestModule
@@ -188,15 +189,22 @@ def pytest_collect_file():
 
 
 def left_out(items):
-    """Return the cases that `make test` leaves out: the marker `one_case_in(n)` selects every n-th one."""
-    places, found = Counter(), []
+    """Return the cases that `make test` leaves out.
+
+    It runs every second case of a test that is slow, and with the marker `one_case_in(n)` every n-th one. A
+    hash of the name says with which case it begins, so that it is not always the first.
+    """
+    families = defaultdict(list)
     for item in items:
         marker = item.get_closest_marker("one_case_in")
-        if marker is not None:
-            name = item.nodeid.partition("[")[0]
-            if places[name] % marker.args[0]:
-                found.append(item)
-            places[name] += 1
+        is_slow = hasattr(item, "callspec") and item.get_closest_marker("slow") is not None
+        if marker is not None or is_slow:
+            step = 2 if marker is None else marker.args[0]
+            families[item.nodeid.partition("[")[0], step].append(item)
+    found = []
+    for (name, step), cases in families.items():
+        first = crc32(name.encode()) % min(step, len(cases))
+        found += [case for place, case in enumerate(cases) if (place - first) % step]
     return found
 
 
@@ -214,7 +222,8 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
     result = yield  # the options -k and -m select tests
-    if SIZE not in {"ci", "long"} and (others := left_out(items)):
+    is_chosen = any("::" in each for each in config.args)  # someone asks for single tests
+    if SIZE not in {"ci", "long"} and not is_chosen and (others := left_out(items)):
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in set(others)]
     return result
