@@ -1,6 +1,6 @@
 """Measure how long each step of observing a write takes, with the cold caches of a program that does other work.
 
-    python benchmarks/steps.py [--rounds N] [--variant NAME]
+    python benchmarks/steps.py [--rounds N] [--variant NAME] [--ledger]
 
 Before each write, the process sleeps and changes 8 MB of memory, so that the code and the data of the library are
 no longer in the caches of the processor. The times are medians in microseconds on the thread of the write. Each step

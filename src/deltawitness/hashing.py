@@ -56,10 +56,10 @@ def schema_hash(schema: object) -> str:
     if last is not None and arrow.equals(last[0], check_metadata=False):
         return last[1]
     try:
-        found = _schema_hash(arrow.remove_metadata())
+        found, has_plain_types = _hash_of_schema(arrow.remove_metadata())
     except TypeError:  # pyarrow cannot hash some types, so lru_cache cannot cache them
-        found = _schema_hash.__wrapped__(arrow)
-    _last = (arrow, found) if _has_plain_types(arrow) else None
+        found, has_plain_types = _hash_of_schema.__wrapped__(arrow)
+    _last = (arrow, found) if has_plain_types else None
     return found
 
 
@@ -67,18 +67,18 @@ _last: tuple[pa.Schema, str] | None = None
 """The last schema with plain types, and its hash. To compare it is faster than a lookup in a cache."""
 
 
-def _has_plain_types(schema: pa.Schema) -> bool:
-    """Return whether equal schemas have equal hashes: Arrow ignores some names inside nested types."""
+@lru_cache(maxsize=512)
+def _hash_of_schema(schema: pa.Schema) -> tuple[str, bool]:
+    """Return the hash of a schema, and whether each equal schema has the same.
+
+    Arrow takes schemas for equal that differ in some names inside of nested types.
+    """
     types = _pyarrow().types
-    return not any(
+    has_plain_types = not any(
         types.is_nested(kind) or types.is_dictionary(kind) or hasattr(kind, "extension_name")
         for kind in schema.types
     )
-
-
-@lru_cache(maxsize=512)
-def _schema_hash(schema: pa.Schema) -> str:
-    return _hash_of_fields(_field_text(field) for field in schema)
+    return _hash_of_fields(_field_text(field) for field in schema), has_plain_types
 
 
 def _hash_of_fields(fields: Iterable[str]) -> str:

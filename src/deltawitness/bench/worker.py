@@ -156,7 +156,8 @@ COMMIT_KEYS = {
     "schema_hash": "5d1f7b6a2e94ac015d1f7b6a2e94ac01",
     "witness_version": "0.2.0rc1",
 }
-"""Commit keys as an observed append by handle has them; `tests/bench` compares the names."""
+"""Commit keys as an observed append by handle has them, as literals: the process never loads the package.
+`tests/project/test_benchmarks.py` compares them with those of an observed write."""
 
 
 def _pipeline() -> Write:
