@@ -39,6 +39,9 @@ from datafusion.unparser import Dialect, Unparser
 from datafusion.user_defined import WindowEvaluator
 from deltalake import DeltaTable, write_deltalake
 
+if any(Path.cwd().iterdir()):
+    raise SystemExit("the current directory is not empty, and this program writes into it")
+
 
 def title(text: str) -> None:
     """Print the title of a section."""

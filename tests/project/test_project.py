@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -69,6 +70,22 @@ def test_every_target_that_a_page_names_exists(page):
     """A reader can run each `make` command of a page."""
     named = set(re.findall(r"(?:`|\$ )make ([a-z][a-z0-9-]*)", page.read_text()))
     assert named <= targets()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_the_top_folder_has_no_files_that_a_program_wrote():
+    """What a program writes into its working directory was once committed with a change of the tests."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+    if listed.returncode != 0:
+        pytest.skip("git, or its repository, is missing: this is an unpacked sdist")
+    paths = [Path(line) for line in listed.stdout.splitlines()]
+    files = {path.suffix for path in paths if len(path.parts) == 1}
+    assert files <= {"", ".md", ".toml", ".lock", ".py", ".yaml"}
+    assert not [path for path in paths if "_delta_log" in path.parts and path.parts[0] != "tests"]
 
 
 # --- paths, tests and links ------------------------------------------------------------------------
