@@ -21,7 +21,7 @@ from deltawitness.bench.worker import rows, sdk
 __all__ = ["sdk"]  # the other benchmarks import it from here
 
 TEN = ("bare", "bare again", "imported", "commit keys", "no SDK", "all signals", "hand-written")
-BY_URI = (*TEN, "pipeline")
+BY_URI = (*TEN, "reused handles", "pipeline")
 MILLION = ("bare", "bare again", "all signals", "hand-written")
 CASES = [
     Case(name="10 rows, append, handle, log 10", rows=10, mode="append", by="handle", log=10, variants=TEN),

@@ -25,13 +25,13 @@ _BATCH = 64
 
 
 def _uuid7() -> str:
-    milliseconds = f"{time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF:012x}"
+    milliseconds = time.time_ns() // 1_000_000
     try:
         end = _ends.pop()
     except IndexError:
         _ends.extend(_random_end() for _ in range(_BATCH))
         end = _random_end()  # another thread may have taken all of them
-    return f"{milliseconds[:8]}-{milliseconds[8:]}-{end}"
+    return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-{end}"
 
 
 def _random_end() -> str:

@@ -100,6 +100,16 @@ def _all_signals() -> Write:
     return write_deltalake
 
 
+def _reusing_handles() -> Write:
+    """Return an observed write with the setting `reuse_handles`, for writes by URI."""
+    from deltalake import write_deltalake  # noqa: PLC0415 - the variant's own
+
+    from deltawitness import DeltaLakeInstrumentor, Settings  # noqa: PLC0415 - as above
+
+    DeltaLakeInstrumentor().instrument(settings=Settings(reuse_handles=True, ledger=False), **sdk())
+    return write_deltalake
+
+
 def _hand_written() -> Write:
     """Return a write with hand-written telemetry: a span, a counter, a histogram, commit metadata."""
     from deltalake import CommitProperties, write_deltalake  # noqa: PLC0415 - the variant's own
@@ -188,6 +198,7 @@ VARIANTS: dict[str, Callable[[], Write]] = {
     "hand-written": _hand_written,
     "commit keys": _with_keys,
     "pipeline": _pipeline,
+    "reused handles": _reusing_handles,
 }
 """The compared variants by name. `observed` is the name of `all signals` in the results for users."""
 
