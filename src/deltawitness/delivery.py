@@ -64,14 +64,22 @@ class Step(Generic[T]):
 
 
 class _Pending(Generic[T]):
-    """A queued item and the index of its next step; or, without an item, the sentinel of a flush."""
+    """An item in delivery, and the index of its next step."""
 
-    __slots__ = ("item", "reached", "step")
+    __slots__ = ("item", "step")
 
-    def __init__(self, item: T | None) -> None:
+    def __init__(self, item: T) -> None:
         self.item = item
         self.step = 0
-        self.reached = threading.Event() if item is None else None
+
+
+class _Sentinel:
+    """Marks in the queue which items a flush waits for."""
+
+    __slots__ = ("reached",)
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
 
 
 class Delivery(Generic[T]):
@@ -106,7 +114,7 @@ class Delivery(Generic[T]):
         self._is_busy = is_busy
         self._on_error = on_error
         self._on_drop = on_drop
-        self._queue: deque[_Pending[T]] = deque()
+        self._queue: deque[T | _Pending[T] | _Sentinel] = deque()
         self._abandoned: set[int] = set()
         self._reset()
         _deliveries.add(self)
@@ -129,7 +137,7 @@ class Delivery(Generic[T]):
         if len(self._queue) >= self._capacity:
             self._on_drop("delivery")
             return
-        self._queue.append(_Pending(item))
+        self._queue.append(item)
         if (
             self._thread is None or self._idle or self._current is not None
         ):  # else there is nothing to do
@@ -146,13 +154,12 @@ class Delivery(Generic[T]):
         """
         if threading.current_thread() is self._thread:
             return False
-        sentinel: _Pending[T] = _Pending(None)
-        reached = sentinel.reached
+        sentinel = _Sentinel()
         self._queue.append(sentinel)
         self._hurry.set()
         self._deliver_in_flush()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not reached.wait(self._wait_seconds(deadline)):  # type: ignore[union-attr]  # a sentinel has an event
+        while not sentinel.reached.wait(self._wait_seconds(deadline)):
             self._abandon_hanging_step()
             self._deliver_in_flush()
             if deadline is not None and time.monotonic() >= deadline:
@@ -262,12 +269,14 @@ class Delivery(Generic[T]):
     def _deliver(self, turn: int) -> None:
         with self._delivering:
             try:
-                pending = self._queue.popleft()
+                queued = self._queue.popleft()
             except IndexError:
                 return
-            if pending.reached is not None:
-                pending.reached.set()
+            if isinstance(queued, _Sentinel):
+                queued.reached.set()
                 return
+            # An item whose step has hung is queued again with the index of its next one.
+            pending = queued if isinstance(queued, _Pending) else _Pending(queued)
             while pending.step < len(self._steps) and self._turn == turn:
                 self._run_step(pending, turn)
 
@@ -280,7 +289,7 @@ class Delivery(Generic[T]):
             return
         self._current = pending, time.monotonic()
         try:
-            step.act(pending.item)  # type: ignore[arg-type]  # not a sentinel
+            step.act(pending.item)
         except Exception as error:  # noqa: BLE001 - a sink's error must not end the thread
             self._on_error(step.component, error)
         with self._lock:

@@ -32,27 +32,23 @@ class RunCommits:
         run_id: id of the run.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_writes", "run_id")
+    __slots__ = ("__weakref__", "_writes", "run_id")
 
     def __init__(self, run_id: str) -> None:
         self.run_id: str = run_id
-        self.clear()
+        self._writes: deque[LazyReceipt] = deque(maxlen=CAPACITY)
 
     def clear(self) -> None:
-        """Drop all writes, with a new lock: a forked child calls it, where the holder's thread is missing."""
-        self._lock = threading.RLock()
-        self._writes: deque[LazyReceipt] = deque(maxlen=CAPACITY)
+        """Drop all writes: in a forked child, they are the parent's."""
+        self._writes.clear()
 
     def add(self, write: LazyReceipt) -> None:
         """Add a write."""
-        with self._lock:
-            self._writes.append(write)
+        self._writes.append(write)
 
     def receipts(self) -> tuple[Receipt, ...]:
         """Return the receipts of the writes that have committed, in order of their ends."""
-        with self._lock:
-            writes = tuple(self._writes)
-        receipts = (write.receipt() for write in writes)
+        receipts = (write.receipt() for write in self._writes.copy())  # another thread may append
         return tuple(receipt for receipt in receipts if receipt.version is not None)
 
 

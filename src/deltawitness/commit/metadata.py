@@ -196,7 +196,11 @@ class Stamp:
         flat = keys if takes_any_metadata() else {name: _as_text(keys[name]) for name in keys}
         return cls(flat, json.dumps(keys, separators=(",", ":"))[1:])
 
-    def apply(  # noqa: PLR0913 - keyword-only values of one write
+    def with_run(self, run: RunStamp) -> Stamp:
+        """Return the stamp for writes of a run: our keys about the run come first."""
+        return Stamp({**run.keys, **self.keys}, run.mirror_part + self.mirror_end)
+
+    def apply(
         self,
         callers: CommitProperties | None,
         *,
@@ -204,7 +208,6 @@ class Stamp:
         write_id: str,
         traceparent: str | None,
         mirror: bool,
-        run_stamp: RunStamp | None = None,
     ) -> CommitProperties | None:
         """Return a copy of the caller's commit properties with our keys added.
 
@@ -216,22 +219,19 @@ class Stamp:
             write_id: id of the write.
             traceparent: W3C trace context of the write's span.
             mirror: also write our keys to `userMetadata` as compact JSON, unless the caller set it.
-            run_stamp: our keys about the run.
         """
         given = None if callers is None else callers.custom_metadata
         if given is not None and not isinstance(given, Mapping):
             return callers
         ours: dict[str, Any] = {_RUN_ID: run_id, _WRITE_ID: write_id}
-        ids = f'{{"{_RUN_ID}":"{run_id}","{_WRITE_ID}":"{write_id}",'
+        trace = ""
         if traceparent is not None:
             ours[_TRACEPARENT] = traceparent
-            ids += f'"{_TRACEPARENT}":"{traceparent}",'
-        if run_stamp is not None:
-            ours.update(run_stamp.keys)
-            ids += run_stamp.mirror_part
+            trace = f'"{_TRACEPARENT}":"{traceparent}",'
         ours.update(self.keys)
         if mirror:
-            ours[USER_METADATA] = ids + self.mirror_end
+            ids = f'{{"{_RUN_ID}":"{run_id}","{_WRITE_ID}":"{write_id}",'
+            ours[USER_METADATA] = ids + trace + self.mirror_end
         if callers is None:
             return _commit_properties()(custom_metadata=ours)
         # CommitProperties is a dataclass without fields: dataclasses.replace() would drop everything.

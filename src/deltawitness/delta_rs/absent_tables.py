@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["absent_table", "take_absent"]
+__all__ = ["absent_table", "has_absent", "take_absent"]
 
 _absent: ContextVar[list[str] | None] = ContextVar("deltawitness_absent_table", default=None)
 
@@ -27,6 +27,11 @@ def absent_table(uri: str) -> Iterator[None]:
         yield
     finally:
         _absent.reset(token)
+
+
+def has_absent() -> bool:
+    """Return whether the calling code is in a block of :func:`absent_table`."""
+    return _absent.get() is not None
 
 
 def take_absent(target: object) -> bool:

@@ -12,13 +12,14 @@ from deltawitness.expectations import expect, load_expectations, set_checked
 from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
 from deltawitness.observe.write_context import current_write_context
+from deltawitness.run import is_suppressed
+from deltawitness.telemetry.suppression import is_instrumentation_suppressed
 
 __all__ = ["install", "install_for_proxies", "uninstall"]
 
 _lock = threading.RLock()
 reset_in_child("_lock", globals(), threading.RLock)
 _installed: tuple[Observer, DeltaLakeSeams] | None = None
-_everything = False
 
 
 def install(make_observer: Callable[[], Observer]) -> Observer:
@@ -46,7 +47,7 @@ def install_for_proxies() -> Observer:
 
 def uninstall() -> None:
     """Restore the original callables, and stop the observer, which delivers the queued writes."""
-    global _installed, _everything
+    global _installed  # noqa: PLW0603 - one observer per process
     with _lock:
         set_checked(())
         _unregister()
@@ -54,11 +55,12 @@ def uninstall() -> None:
             observer, seams = _installed
             seams.uninstall()
             observer.stop()
-        _installed, _everything = None, False
+            seams.is_active = False
+        _installed = None
 
 
 def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
-    global _installed, _everything
+    global _installed
     install_redirection(os.environ)  # where another `sitecustomize` hides the one that does it
     # Not under the lock: another thread may hold the import lock of an engine and wait for this one.
     import_seams()
@@ -69,19 +71,19 @@ def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Obse
         _register(declared)
 
         def is_watched() -> bool:
-            # Uninstalled patches observe nothing, even where another library has wrapped them and still
-            # calls them: the write would be recorded twice.
+            # As `observer.is_on`, with fewer calls: each write calls this twice. Uninstalled patches
+            # observe nothing, even where another library has wrapped them and still calls them: the
+            # write would be recorded twice.
             return (
-                _installed is not None
-                and _installed[1] is seams
-                and (_everything or current_write_context() is not None)
-                and observer.is_on()
+                seams.is_active
+                and (everything or current_write_context() is not None)
+                and not (is_suppressed() or is_instrumentation_suppressed())
             )
 
         seams = DeltaLakeSeams(observer, is_watched)
         seams.install()
         observer.start()
-        _installed, _everything = (observer, seams), everything
+        _installed, seams.is_active = (observer, seams), True
         # Only then is each write checked, and not just those inside proxies.
         set_checked(seams.replaced if everything else ())
         return observer

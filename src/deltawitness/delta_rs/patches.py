@@ -37,7 +37,7 @@ from deltawitness.commit.seams import (
     Seam,
     WriteSeam,
 )
-from deltawitness.delta_rs.absent_tables import take_absent
+from deltawitness.delta_rs.absent_tables import has_absent, take_absent
 from deltawitness.delta_rs.auditors import Auditor
 from deltawitness.delta_rs.compaction_lease import CompactionGuard
 from deltawitness.delta_rs.engine_calls import REFUSALS, Call, call_engine, with_metadata
@@ -62,7 +62,6 @@ from deltawitness.patching import Replacements, argument
 from deltawitness.scan.feeding import feeding
 
 if TYPE_CHECKING:
-    from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.observe.observer import Observer
 
 __all__ = ["DeltaLakeSeams", "import_seams"]
@@ -92,12 +91,14 @@ class DeltaLakeSeams:
 
     Attributes:
         replaced: names of the seams that are replaced.
+        is_active: whether writes are observed: from the start of the observer to its end.
     """
 
     def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
         self._observer = observer
         self._only_when = only_when
         self.replaced: frozenset[str] = frozenset()
+        self.is_active: bool = False
         self._replacements = Replacements()
         self._merges = MergeSeams(observer, only_when)
         self._reads = ReadSeams(only_when)
@@ -188,19 +189,22 @@ class DeltaLakeSeams:
         dry_run = position_of(original, DRY_RUN) - 1 if DRY_RUN in seam.parameters else None
         mode_at = position_of(original, MODE) - 1 if MODE in seam.parameters else None
         auditor = Auditor(seam.name, original)
+        observer, only_when, handles = self._observer, self._only_when, self._handles
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._only_when():
+            if not only_when():
                 return original(table, *args, **kwargs)
             try:
                 mode = None if mode_at is None else argument(args, kwargs, mode_at, MODE)
-                in_flight = self._open_write(seam, table.table_uri(), table, mode, args, kwargs)
-                kwargs, audit = auditor.prepare(self._observer, in_flight, table, args, kwargs)
+                in_flight = observer.open(seam, table.table_uri(), table=table, mode=mode)
+                in_flight.schema = kwargs.get("batch_schema")
+                observer.capture_call(in_flight, table, args, kwargs)
+                kwargs, audit = auditor.prepare(observer, in_flight, table, args, kwargs)
                 if dry_run is not None and argument(args, kwargs, dry_run, DRY_RUN):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
-                    args, kwargs = with_metadata(self._observer, in_flight, args, kwargs, position)
-                self._observer.enter(in_flight)
+                    args, kwargs = with_metadata(observer, in_flight, args, kwargs, position)
+                observer.enter(in_flight)
             except REFUSALS:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -212,12 +216,12 @@ class DeltaLakeSeams:
                 result = self._audited(audit, original)(table, *args, **kwargs)
             except BaseException as error:
                 with guard("seam"):
-                    self._observer.fail(in_flight, error, table=table)
+                    observer.fail(in_flight, error, table=table)
                 raise
             # try, not `with guard("seam")`: faster, on the path of every write.
             try:
-                self._observer.finish(in_flight, result, table=table)
-                if self._handles is not None:
+                observer.finish(in_flight, result, table=table)
+                if handles is not None:
                     self._release_handle(table)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
@@ -231,18 +235,21 @@ class DeltaLakeSeams:
         options_at = position_of(original, STORAGE_OPTIONS)
         mode_at = position_of(original, MODE) if MODE in seam.parameters else None
         auditor = Auditor(seam.name, original)
+        observer, only_when = self._observer, self._only_when
 
         def observed(*args: Any, **kwargs: Any) -> Any:
-            if not self._only_when():
+            if not only_when():
                 return original(*args, **kwargs)
             options = argument(args, kwargs, options_at, STORAGE_OPTIONS)
             try:
                 mode = None if mode_at is None else argument(args, kwargs, mode_at, MODE)
                 location = str(argument(args, kwargs, uri_at, seam.uri))
-                in_flight = self._open_write(seam, location, None, mode, args, kwargs)
-                kwargs, audit = auditor.prepare(self._observer, in_flight, None, args, kwargs)
-                args, kwargs = with_metadata(self._observer, in_flight, args, kwargs, position)
-                self._observer.enter(in_flight)
+                in_flight = observer.open(seam, location, table=None, mode=mode)
+                in_flight.schema = kwargs.get("batch_schema")
+                observer.capture_call(in_flight, None, args, kwargs)
+                kwargs, audit = auditor.prepare(observer, in_flight, None, args, kwargs)
+                args, kwargs = with_metadata(observer, in_flight, args, kwargs, position)
+                observer.enter(in_flight)
             except REFUSALS:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -251,31 +258,25 @@ class DeltaLakeSeams:
                 auditor.refuse_unchecked(error)
                 return original(*args, **kwargs)
             call = self._audited(audit, original)
-            return call_engine(
-                self._observer, in_flight, call, args, kwargs, storage_options=options
-            )
+            return call_engine(observer, in_flight, call, args, kwargs, storage_options=options)
 
         return observed
 
     def _open(self, seam: Seam, original: Call) -> Call:
+        handles, count = self._handles, len(seam.parameters)
+
         def observed(*args: Any, **kwargs: Any) -> Any:
             # A release that passes more arguments opens the table itself.
-            is_known = len(args) + len(kwargs) == len(seam.parameters)
-            if not is_known:
+            if len(args) + len(kwargs) != count or (handles is None and not has_absent()):
                 return original(*args, **kwargs)
-            if kwargs:
-                target, options = (
-                    argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
-                )
-            else:
-                target, options = args
+            target, options = (
+                argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
+            )
             if take_absent(target):
                 return None, str(target)
-            if self._handles is None:
+            if handles is None or not isinstance(target, str | Path):
                 return original(*args, **kwargs)
-            if not isinstance(target, str | Path):
-                return original(*args, **kwargs)
-            return self._lease(self._handles, target, options)
+            return self._lease(handles, target, options)
 
         return observed
 
@@ -306,19 +307,3 @@ class DeltaLakeSeams:
         if lease is not None and lease.table is not None and lease.table._table is table:  # noqa: SLF001 - as delta-rs does
             self._leased.handle = None
             lease.release()
-
-    def _open_write(  # noqa: PLR0913, PLR0917 - a call of the engine and its arguments
-        self,
-        seam: WriteSeam,
-        location: str,
-        table: Any,
-        mode: str | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> InFlightWrite:
-        observer = self._observer
-        in_flight = observer.open(seam, location, table=table, mode=mode)
-        in_flight.schema = kwargs.get("batch_schema")
-        if observer.has_hooks:
-            observer.capture_call(in_flight, table, args, kwargs)
-        return in_flight

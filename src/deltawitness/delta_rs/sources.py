@@ -94,9 +94,8 @@ _measuring: ContextVar[SourceMetrics | None] = ContextVar(
 )
 
 
-def current_source_metrics() -> SourceMetrics | None:
-    """Return the metrics of the current :func:`measuring` block; None outside of one."""
-    return _measuring.get()
+current_source_metrics: Callable[[], SourceMetrics | None] = _measuring.get
+"""Return the metrics of the current :func:`measuring` block; None outside of one."""
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class CallObserver:
         write.started_at = started_at
         if self._records_call_site:
             try:
-                write.call_site = call_site_of_program()
+                write.call_site = call_site_of_program(3)  # above the public methods here
             except Exception as error:  # noqa: BLE001 - the event does without it
                 report("call_site", error)
         write.span = self._exporters.spans.open(
@@ -212,13 +212,16 @@ class CallObserver:
         except Exception as error:  # noqa: BLE001 - the event does without the hash of the schema
             report("schema_hash", error)
             write.schema = None
-        stamp = RunStamp.of(write.run, write.intent.message)
-        if write.expectations is not None:
-            stamp = stamp.with_keys(keys_of_expectations(write.expectations))
-        properties = write.template.stamp.apply(
+        run = write.run
+        if write.expectations is None:
+            stamp = write.template.stamp_in(run)
+        else:
+            of_run = RunStamp.of(run, write.intent.message)
+            keys = keys_of_expectations(write.expectations)
+            stamp = write.template.stamp.with_run(of_run.with_keys(keys))
+        properties = stamp.apply(
             callers,
-            run_id=write.run.run_id,
-            run_stamp=stamp,
+            run_id=run.run_id,
             write_id=write.write_id,
             traceparent=traceparent_of(write.span),
             mirror=self._mirrors,

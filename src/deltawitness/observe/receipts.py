@@ -193,11 +193,12 @@ def record_receipt(write: InFlightWrite, tail: int) -> None:
     block = _active.get()
     if block is not None:
         block.add(pending)
-    if _may_have_committed(write):
-        if write.commit is None or write.failure is not None:  # it may have made no commit
-            pending.previous = _last_with_commit(_last.get())
-        _last.set(pending)
-        write.run.run_commits().add(pending)
+    if write.commit is None or write.failure is not None:
+        if not _may_have_committed(write):
+            return
+        pending.previous = _last_with_commit(_last.get())
+    _last.set(pending)
+    write.run.run_commits().add(pending)
 
 
 def _may_have_committed(write: InFlightWrite) -> bool:

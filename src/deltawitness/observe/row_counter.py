@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -36,9 +36,8 @@ class RowCounter:
             slot.add_rows(count)
 
 
-def current_row_counter() -> RowCounter | None:
-    """Return the counter of the source that the next write reads; None for a source that is not counted."""
-    return _counter.get()
+current_row_counter: Callable[[], RowCounter | None] = _counter.get
+"""Return the counter of the source that the next write reads; None for a source that is not counted."""
 
 
 @contextmanager

@@ -65,9 +65,8 @@ class WriteContext:
 _current: ContextVar[WriteContext | None] = ContextVar("deltawitness_write_context", default=None)
 
 
-def current_write_context() -> WriteContext | None:
-    """Return the write context of the calling code; None outside of any."""
-    return _current.get()
+current_write_context: Callable[[], WriteContext | None] = _current.get
+"""Return the write context of the calling code; None outside of any. A bound method, as each write calls it."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from deltawitness.commit.metadata import Stamp
+from deltawitness.commit.metadata import RunStamp, Stamp
 from deltawitness.events import WriteIntent
 from deltawitness.hashing import schema_hash
 from deltawitness.internal_errors import guarded_value
@@ -57,11 +57,24 @@ class WriteTemplate:
     is_absolute: bool = False
     shared_texts: dict[tuple[object, ...], str] = field(default_factory=dict)
     _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)
+    _of_run: tuple[RunContext, Stamp] | None = field(default=None, init=False)
 
     @classmethod
     def of(cls, intent: WriteIntent) -> WriteTemplate:
         """Return the template for writes of an intent."""
         return cls(intent, Stamp.of(intent), span_name(intent), sampling_attributes(intent))
+
+    def stamp_in(self, run: RunContext) -> Stamp:
+        """Return the commit metadata of the writes of a run, which are made once for writes in sequence.
+
+        Args:
+            run: the run.
+        """
+        last = self._of_run
+        if last is None or last[0] is not run:
+            stamp = self.stamp.with_run(RunStamp.of(run, self.intent.message))
+            last = self._of_run = run, stamp
+        return last[1]
 
     def with_schema(self, schema: object) -> WriteTemplate:
         """Return the template with the hash of a schema in its intent and stamp.
