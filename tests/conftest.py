@@ -64,6 +64,7 @@ def bound_of(item):
 
 
 LONGEST = (
+    "collector/test_soak",
     "distributed/test_dask",
     "distributed/test_crash",
     "integrations/test_spark",

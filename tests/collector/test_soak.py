@@ -17,10 +17,10 @@ LIMIT_MIB = 384
 def test_a_load_loses_nothing_and_memory_is_bounded(tmp_path, size, say):
     """Every span arrives; memory stays under the limit of the Collector, and the queue empties.
 
-    30 minutes at full size; SOAK_SECONDS and SOAK_RATE (spans per second) choose others.
+    2 minutes in CI, 30 minutes at full size; SOAK_SECONDS and SOAK_RATE (spans per second) choose others.
     """
-    seconds = float(os.environ.get("SOAK_SECONDS", size(45, 1800, 8)))
-    rate = float(os.environ.get("SOAK_RATE", size(100, 500, 100)))
+    seconds = float(os.environ.get("SOAK_SECONDS", size(120, 1800, 8)))
+    rate = float(os.environ.get("SOAK_RATE", size(200, 2000, 100)))
     backend = CountingBackend().up()
     one = Collector(
         "config.yaml",
