@@ -8,21 +8,24 @@ from deltawitness.app_transactions.block import (
     BlockState,
     OnceBlock,
     active_block,
+    innermost_block,
     outside_block,
     take_skipped,
     use_block,
 )
-from deltawitness.app_transactions.guard import WriteGuards, set_guarded
+from deltawitness.app_transactions.guard import ALWAYS_GUARDED, WriteGuards, set_guarded
 from deltawitness.app_transactions.once import exactly_once, once
 from deltawitness.app_transactions.whole_writes import guard_whole_write
 
 __all__ = [
+    "ALWAYS_GUARDED",
     "BlockState",
     "OnceBlock",
     "WriteGuards",
     "active_block",
     "exactly_once",
     "guard_whole_write",
+    "innermost_block",
     "once",
     "outside_block",
     "set_guarded",

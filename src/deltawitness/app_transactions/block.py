@@ -27,6 +27,7 @@ __all__ = [
     "OnceBlock",
     "OnceWrite",
     "active_block",
+    "innermost_block",
     "note_skipped",
     "outside_block",
     "take_skipped",
@@ -178,6 +179,10 @@ def _task_id() -> int | None:
 
 
 _current: ContextVar[BlockState | None] = ContextVar("deltawitness_once", default=None)
+
+
+innermost_block: Callable[[], BlockState | None] = _current.get
+"""Return the innermost block, which may be closed or suppressed, in less time than `active_block`."""
 
 
 def active_block() -> BlockState | None:

@@ -35,7 +35,7 @@ from deltawitness.patching import argument
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-__all__ = ["GUARDED", "WriteGuards", "check_guarded", "set_guarded"]
+__all__ = ["ALWAYS_GUARDED", "GUARDED", "WriteGuards", "check_guarded", "set_guarded"]
 
 Call = Callable[..., Any]
 
@@ -55,6 +55,9 @@ GUARDED = frozenset(
     }
 )
 """Names of the seams that are guarded."""
+
+ALWAYS_GUARDED = frozenset({"create_merge_builder", "merge_execute"})
+"""Those whose guards also act outside of blocks: a merge that was built in a block must not be executed there."""
 
 FIRST_RELEASE = "1.2.1"
 """First release with the protocol: before it, an append reads the log again after the look-up."""

@@ -6,11 +6,11 @@ table that exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["absent_table", "has_absent", "take_absent"]
+__all__ = ["absent_table", "current_absent", "take_absent"]
 
 _absent: ContextVar[list[str] | None] = ContextVar("deltawitness_absent_table", default=None)
 
@@ -29,9 +29,8 @@ def absent_table(uri: str) -> Iterator[None]:
         _absent.reset(token)
 
 
-def has_absent() -> bool:
-    """Return whether the calling code is in a block of :func:`absent_table`."""
-    return _absent.get() is not None
+current_absent: Callable[[], list[str] | None] = _absent.get
+"""Return the table of the innermost block of :func:`absent_table`; None outside of any."""
 
 
 def take_absent(target: object) -> bool:

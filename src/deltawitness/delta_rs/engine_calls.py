@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.app_transactions import innermost_block
 from deltawitness.commit.seams import COMMIT_PROPERTIES
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.events import Landed
 from deltawitness.exceptions import ExpectationError, RequirementError
 from deltawitness.internal_errors import guard
+from deltawitness.scan.feeding import end_feeding, start_feeding
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.observe.observer import Observer
 
-__all__ = ["REFUSALS", "Call", "call_engine", "with_metadata"]
+__all__ = ["REFUSALS", "Call", "call_engine", "engine_call", "with_metadata"]
 
 Call = Callable[..., Any]
 
 REFUSALS = (*CallerKeyErrors, RequirementError, ExpectationError)
 """Errors that refuse a write before the engine is called, as the settings and the program require."""
+
+
+def engine_call(original: Call, guarded: Call, *, reads_rows: bool) -> Call:
+    """Return the callable that a seam calls: the engine's own, or that of an exactly-once block.
+
+    One callable for both purposes: each further one would build the arguments of each write again.
+
+    Args:
+        original: the callable outside of blocks.
+        guarded: the callable in a block.
+        reads_rows: whether the engine reads rows during the call; scans that feed it must know.
+    """
+    if not reads_rows:
+        return guarded
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start_feeding(None)
+        try:
+            if innermost_block() is None:
+                return original(*args, **kwargs)
+            return guarded(*args, **kwargs)
+        finally:
+            end_feeding()
+
+    return call
 
 
 def with_metadata(

@@ -13,7 +13,7 @@ from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
 from deltawitness.observe.write_context import current_write_context
 from deltawitness.run import is_suppressed
-from deltawitness.telemetry.suppression import is_instrumentation_suppressed
+from deltawitness.telemetry.suppression import get_context, is_instrumentation_suppressed
 
 __all__ = ["install", "install_for_proxies", "uninstall"]
 
@@ -77,7 +77,8 @@ def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Obse
             return (
                 seams.is_active
                 and (everything or current_write_context() is not None)
-                and not (is_suppressed() or is_instrumentation_suppressed())
+                and not is_suppressed()
+                and not (get_context() and is_instrumentation_suppressed())
             )
 
         seams = DeltaLakeSeams(observer, is_watched)

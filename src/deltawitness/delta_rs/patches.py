@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.app_transactions import WriteGuards, guard_whole_write, set_guarded
+from deltawitness.app_transactions import ALWAYS_GUARDED, WriteGuards, set_guarded
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
@@ -37,10 +37,16 @@ from deltawitness.commit.seams import (
     Seam,
     WriteSeam,
 )
-from deltawitness.delta_rs.absent_tables import has_absent, take_absent
+from deltawitness.delta_rs.absent_tables import current_absent, take_absent
 from deltawitness.delta_rs.auditors import Auditor
 from deltawitness.delta_rs.compaction_lease import CompactionGuard
-from deltawitness.delta_rs.engine_calls import REFUSALS, Call, call_engine, with_metadata
+from deltawitness.delta_rs.engine_calls import (
+    REFUSALS,
+    Call,
+    call_engine,
+    engine_call,
+    with_metadata,
+)
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.merge_seams import MergeSeams
 from deltawitness.delta_rs.read_seams import ReadSeams
@@ -59,7 +65,6 @@ from deltawitness.events import NoCommitReason
 from deltawitness.internal_errors import guard, report
 from deltawitness.observe.write_watch import record_write
 from deltawitness.patching import Replacements, argument
-from deltawitness.scan.feeding import feeding
 
 if TYPE_CHECKING:
     from deltawitness.observe.observer import Observer
@@ -150,17 +155,16 @@ class DeltaLakeSeams:
         owner = owner_of(seam)
         if seam is WHOLE_WRITE:
             function = getattr(owner, seam.name)
-            self._restore_whole_write = observe_whole_calls(
-                function, lambda original: self._unreached.whole_write(guard_whole_write(original))
-            )
+            self._restore_whole_write = observe_whole_calls(function, self._unreached.whole_write)
             return
         observing = self._observing(seam)
         reads_rows = seam.name in READING_ROWS
 
         def observed(original: Call) -> Any:
-            original = self._guards.guard(seam.name, original)
-            call = observing(seam, feeding(original) if reads_rows else original)
-            return self._compactions.guard(seam.name, call)
+            guarded = self._guards.guard(seam.name, original)
+            plain = guarded if seam.name in ALWAYS_GUARDED else original
+            call = engine_call(plain, guarded, reads_rows=reads_rows)
+            return self._compactions.guard(seam.name, observing(seam, call))
 
         self._replacements.replace(owner, seam.name, observed)
 
@@ -267,7 +271,7 @@ class DeltaLakeSeams:
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             # A release that passes more arguments opens the table itself.
-            if len(args) + len(kwargs) != count or (handles is None and not has_absent()):
+            if len(args) + len(kwargs) != count or (handles is None and current_absent() is None):
                 return original(*args, **kwargs)
             target, options = (
                 argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.app_transactions import guard_whole_write, innermost_block
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.commit.seams import CONVERT_SEAM, MODE, STORAGE_OPTIONS, Seam
 from deltawitness.delta_rs.auditors import use_storage_options
@@ -18,12 +19,11 @@ from deltawitness.events import NoCommitReason
 from deltawitness.expectations import has_expectations
 from deltawitness.internal_errors import guard
 from deltawitness.observe.write_context import write_context
-from deltawitness.observe.write_watch import watched_writes
+from deltawitness.observe.write_watch import recorded
 from deltawitness.patching import argument
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
-    from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.observe.observer import Observer
 
 __all__ = ["UnreachedCalls"]
@@ -42,21 +42,26 @@ class UnreachedCalls:
         self._only_when = only_when
 
     def whole_write(self, original: Call) -> Call:
-        """Return `write_deltalake` with calls recorded that end before they reach a seam."""
+        """Return `write_deltalake` with calls recorded that end before they reach a seam.
+
+        In an exactly-once block, it retries after a conflict.
+        """
+        retried = guard_whole_write(original)
 
         def observed(*args: Any, **kwargs: Any) -> Any:
+            call = original if innermost_block() is None else retried
             if not self._only_when():
-                return original(*args, **kwargs)
+                return call(*args, **kwargs)
             known = known_source(args[1] if len(args) > 1 else kwargs.get("data"))
             if known is None and not has_expectations() and current_source_metrics() is None:
-                return self._watched(original, args, kwargs)[0]
+                return self._watched(call, args, kwargs)[0]
             knowing = nullcontext() if known is None else write_context(known.attributes)
             metrics = None if known is None else known.metrics
             remembering: Any = nullcontext()
             if has_expectations():
                 remembering = use_storage_options(_storage_options(args, kwargs))
             with knowing, measuring(metrics), remembering:
-                result, has_written = self._watched(original, args, kwargs)
+                result, has_written = self._watched(call, args, kwargs)
             if metrics is not None and has_written:
                 metrics.record(self._observer)
             return result
@@ -67,28 +72,20 @@ class UnreachedCalls:
         self, original: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, bool]:
         """Call `write_deltalake`, record that no write reached a seam, and return whether one did."""
-        clock = time.perf_counter_ns()
-        # In place of `watch_writes`: a generator-based context manager costs each write microseconds.
-        outer = watched_writes.get()
-        writes: list[InFlightWrite | None] = []
-        token = watched_writes.set(writes)
+        clock, before = time.perf_counter_ns(), recorded.count
         try:
             result = original(*args, **kwargs)
-            if not writes and kwargs.get(MODE) == "ignore":
+            if kwargs.get(MODE) == "ignore" and recorded.count == before:
                 with guard("seam"):
                     write = _unreached_write(args, kwargs, clock)
                     write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
         except BaseException as error:
-            if not writes:
+            if recorded.count == before:
                 with guard("seam"):
                     write = _unreached_write(args, kwargs, clock)
                     write.record_failure(self._observer, error)
             raise
-        finally:
-            watched_writes.reset(token)
-            if outer is not None:
-                outer.extend(writes)
-        return result, bool(writes)
+        return result, recorded.count != before
 
     def find_before_convert(self, seam: Seam, original: Call) -> Call:
         """Return the function with which `convert_to_deltalake` looks up a table in mode `ignore`."""

@@ -25,7 +25,8 @@ _EXCHANGED = "_deltawitness_restore"
 def _call(*args: Any, **kwargs: Any) -> Any:
     # The constant is replaced by a callable. With a global of the function's module instead, a thread
     # between the first line and the look-up would fail when the code is restored.
-    return "deltawitness".__call__(*args, **kwargs)  # type: ignore[operator]  # a callable by then
+    observed: Any = "deltawitness"
+    return observed(*args, **kwargs)
 
 
 def observe_whole_calls(function: Any, observing: Callable[[Call], Call]) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -11,13 +12,26 @@ from deltawitness.events import NoCommitReason
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
 
-__all__ = ["has_quarantined", "record_write", "watch_writes", "watched_writes"]
+__all__ = ["has_quarantined", "record_write", "recorded", "watch_writes"]
 
-watched_writes: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
+_watched: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
     "deltawitness_watched_writes", default=None
 )
-"""The list of the enclosing `watch_writes` block. The patch of `write_deltalake` sets it itself, which is
-faster than a block."""
+"""The list of the enclosing `watch_writes` block."""
+
+
+class _Recorded(threading.local):
+    """How many writes each thread has recorded.
+
+    Attributes:
+        count: the number of writes.
+    """
+
+    count: int = 0
+
+
+recorded: _Recorded = _Recorded()
+"""The number of writes of the calling thread, to see whether a call has recorded any: faster than a block."""
 
 
 class watch_writes:  # noqa: N801 - used as a function
@@ -31,19 +45,22 @@ class watch_writes:  # noqa: N801 - used as a function
             list gets the writes as well, when the block ends.
     """
 
-    __slots__ = ("_is_part", "_outer", "_token", "_writes")
+    __slots__ = ("_count", "_is_part", "_outer", "_token", "_writes")
 
     def __init__(self, *, is_part: bool = True) -> None:
         self._is_part = is_part
         self._writes: list[InFlightWrite | None] = []
 
     def __enter__(self) -> list[InFlightWrite | None]:
-        self._outer = watched_writes.get() if self._is_part else None
-        self._token = watched_writes.set(self._writes)
+        self._outer = _watched.get() if self._is_part else None
+        self._token = _watched.set(self._writes)
+        self._count = recorded.count
         return self._writes
 
     def __exit__(self, *_: object) -> None:
-        watched_writes.reset(self._token)
+        _watched.reset(self._token)
+        if not self._is_part:
+            recorded.count = self._count
         if self._outer is not None:
             self._outer.extend(self._writes)
 
@@ -60,6 +77,7 @@ def has_quarantined(writes: Sequence[InFlightWrite | None]) -> bool:
 
 def record_write(write: InFlightWrite | None) -> None:
     """Add a write to the list of the enclosing `watch_writes` block, if any; None for an unknown write."""
-    writes = watched_writes.get()
+    recorded.count += 1
+    writes = _watched.get()
     if writes is not None:
         writes.append(write)
