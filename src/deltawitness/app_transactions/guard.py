@@ -57,7 +57,7 @@ GUARDED = frozenset(
 """Names of the seams that are guarded."""
 
 ALWAYS_GUARDED = frozenset({"create_merge_builder", "merge_execute"})
-"""Those whose guards also act outside of blocks: a merge that was built in a block must not be executed there."""
+"""Those whose guards also act outside of blocks, where a merge that was built in a block is refused."""
 
 FIRST_RELEASE = "1.2.1"
 """First release with the protocol: before it, an append reads the log again after the look-up."""
