@@ -9,6 +9,7 @@ from __future__ import annotations
 import ntpath
 import os
 import sys
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 from deltawitness.repository import main_directory, project_root
@@ -40,6 +41,9 @@ _CAPACITY = 4096
 
 _names: dict[str, str | None] = {}
 """The exported name of each source file; None for a file of a library, `_END` for a command."""
+
+_sites: dict[tuple[int, int, str], tuple[CodeType, CallSite]] = {}
+"""The lines by the id of their code, the index of the instruction in it, and the module."""
 
 _library_files: set[str] = set()
 """The source files in `_names` whose name is None."""
@@ -81,10 +85,23 @@ def call_site_of_program(depth: int = 1) -> CallSite | None:
         if name == _END:
             return None
         if name is not None:
-            module = frame.f_globals.get("__name__", "")
-            return CallSite(name, frame.f_lineno, f"{module}.{code.co_qualname}")
+            return _site_of(frame, code, name)
         frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     return None
+
+
+def _site_of(frame: FrameType, code: CodeType, name: str) -> CallSite:
+    """Return the line of a frame, which is made once: Python searches the lines of the code from its start."""
+    module = frame.f_globals.get("__name__", "")
+    key = id(code), frame.f_lasti, module
+    known = _sites.get(key)
+    if known is not None and known[0] is code:
+        return known[1]
+    site = CallSite(name, frame.f_lineno, f"{module}.{code.co_qualname}")
+    if len(_sites) >= _CAPACITY:
+        _sites.clear()
+    _sites[key] = code, site  # the reference to the code keeps its id from being used again
+    return site
 
 
 def _remember(file: str) -> str | None:

@@ -23,8 +23,20 @@ loaded into the caches of the processor, on the path of every write."""
 
 _BATCH = 64
 
+_fixed_ids: Callable[[], str] | None = None
+_clock: Callable[[], int] = time.time_ns
 
-def _uuid7() -> str:
+
+def new_id() -> str:
+    """Return a new UUIDv7 as text, sortable by time and unique across machines.
+
+    Source: RFC 9562, section 5.7 (48 bits of milliseconds, 74 random bits).
+
+    >>> len(new_id()), new_id()[14]
+    (36, '7')
+    """
+    if _fixed_ids is not None:
+        return _fixed_ids()
     milliseconds = time.time_ns() // 1_000_000
     try:
         end = _ends.pop()
@@ -48,20 +60,6 @@ def _reset_in_child() -> None:
 
 
 at_fork(after_in_child=_reset_in_child)
-
-_ids: Callable[[], str] = _uuid7
-_clock: Callable[[], int] = time.time_ns
-
-
-def new_id() -> str:
-    """Return a new UUIDv7 as text, sortable by time and unique across machines.
-
-    Source: RFC 9562, section 5.7 (48 bits of milliseconds, 74 random bits).
-
-    >>> len(new_id()), new_id()[14]
-    (36, '7')
-    """
-    return _ids()
 
 
 def now_ns() -> int:
@@ -96,10 +94,10 @@ def fixed(
     ...     new_id(), now_ns()
     ('id-1', 0)
     """
-    global _ids, _clock
-    before = _ids, _clock
-    _ids, _clock = ids or _ids, clock or _clock
+    global _fixed_ids, _clock
+    before = _fixed_ids, _clock
+    _fixed_ids, _clock = ids or _fixed_ids, clock or _clock
     try:
         yield
     finally:
-        _ids, _clock = before
+        _fixed_ids, _clock = before
