@@ -20,7 +20,16 @@ from deltawitness.bench.worker import rows, sdk
 
 __all__ = ["sdk"]  # the other benchmarks import it from here
 
-TEN = ("bare", "bare again", "imported", "commit keys", "no SDK", "all signals", "hand-written")
+TEN = (
+    "bare",
+    "bare again",
+    "imported",
+    "commit keys",
+    "minimum",
+    "no SDK",
+    "all signals",
+    "hand-written",
+)
 BY_URI = (*TEN, "reused handles", "pipeline")
 MILLION = ("bare", "bare again", "all signals", "hand-written")
 CASES = [

@@ -26,7 +26,7 @@ REOPEN_EVERY = 20
 TRACED_CALLS = 6
 """Calls of which the smallest count is taken: a delivery that runs during one adds to it."""
 
-UNOBSERVED = frozenset({"bare", "bare again", "hand-written"})
+UNOBSERVED = frozenset({"bare", "bare again", "commit keys", "hand-written", "minimum"})
 """Variants without deltawitness."""
 
 SETTLE = 0.05

@@ -62,6 +62,19 @@ def test_the_commit_keys_of_the_benchmark_are_those_of_an_observed_write(delta_t
         assert len(metadata[key]) == len(worker.COMMIT_KEYS[key]), key
 
 
+def test_the_least_observer_writes_the_same_keys(tmp_path):
+    """The variant that the library is compared with makes commits like those of an observed write."""
+    program = f"""
+from deltalake import DeltaTable, write_deltalake
+from deltawitness.bench.worker import COMMIT_KEYS, VARIANTS, rows
+write_deltalake({str(tmp_path)!r}, rows(10))
+VARIANTS["minimum"]()(DeltaTable({str(tmp_path)!r}), rows(10), mode="append")
+commit = DeltaTable({str(tmp_path)!r}).history(1)[0]
+print(commit["version"], (COMMIT_KEYS.keys() | {{"userMetadata"}}) - commit.keys())
+"""
+    assert run(sys.executable, "-c", program, at=ROOT).stdout.split() == ["1", "set()"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--ledger"], ["--variant", "no SDK"]], ids=" ".join)
 def test_each_measured_step_is_a_function_of_the_path(options):

@@ -153,6 +153,52 @@ def _with_keys() -> Write:
     return write
 
 
+def _minimum() -> Write:
+    """Return a write with the least that an observer of all writes does, in one function of Python.
+
+    It takes the place of the engine's own callable, makes the ids, adds the commit keys, calls the engine,
+    reads the commit and queues the result. It has none of the library's features: no runs, contexts, blocks,
+    templates, receipts, call sites, or settings. Its queue drops what no one takes.
+    """
+    from collections import deque  # noqa: PLC0415 - the variant's own
+
+    from deltalake import CommitProperties, write_deltalake  # noqa: PLC0415 - as above
+    from deltalake._internal import RawDeltaTable  # noqa: PLC0415 - as above
+
+    constant = {key: COMMIT_KEYS[key] for key in COMMIT_KEYS if key not in _IDS}
+    run_id, mirrored = COMMIT_KEYS["run_id"], json.dumps(constant, separators=(",", ":"))[1:]
+    queue: deque[tuple[object, ...]] = deque(maxlen=1000)
+    original = RawDeltaTable.write
+    numbers = iter(range(1 << 40))
+
+    def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
+        begun, started_at = time.perf_counter_ns(), time.time_ns()
+        uri, base = table.table_uri(), table.version()
+        milliseconds, number = started_at // 1_000_000, next(numbers)
+        write_id = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7000-8000-{number:012x}"
+        traceparent = f"00-{milliseconds:032x}-{number:016x}-01"
+        ids = {"run_id": run_id, "write_id": write_id, "traceparent": traceparent}
+        mirror = f'{{"run_id":"{run_id}","write_id":"{write_id}","traceparent":"{traceparent}",{mirrored}'
+        keys = {**ids, **constant, "userMetadata": mirror}
+        kwargs["commit_properties"] = CommitProperties(custom_metadata=keys)
+        entered = time.perf_counter_ns()
+        result = original(table, *args, **kwargs)
+        ended, version = time.perf_counter_ns(), table.version()
+        log = f"{uri.removeprefix('file://')}_delta_log/{version:020d}.json"
+        descriptor = os.open(log, os.O_RDONLY)
+        try:
+            content = os.read(descriptor, 1 << 16)
+        finally:
+            os.close(descriptor)
+        queue.append((uri, base, version, ids, content, begun, entered, ended))
+        return result
+
+    RawDeltaTable.write = observed  # type: ignore[assignment]  # that is the variant
+    return write_deltalake
+
+
+_IDS = frozenset({"run_id", "write_id", "traceparent"})
+
 COMMIT_KEYS = {
     "run_id": "01a20cc8-b26f-75e7-8455-af381e0c1c48",
     "write_id": "01a20cc8-b270-7a31-9c0e-5d1f7b6a2e94",
@@ -197,6 +243,7 @@ VARIANTS: dict[str, Callable[[], Write]] = {
     "observed": _all_signals,
     "hand-written": _hand_written,
     "commit keys": _with_keys,
+    "minimum": _minimum,
     "pipeline": _pipeline,
     "reused handles": _reusing_handles,
 }
