@@ -67,9 +67,9 @@ def _terminal_handler(name: str) -> Handler:
             call = stream_call(frame, call, argument(args, kwargs, 0, "requested_schema"))
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
-            result = call_with_fallback(frame, name, call, *args, **kwargs)
+            result = call_with_fallback(frame, name, call, args, kwargs)
         else:
-            run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
+            run = partial(call_with_fallback, frame, name, call, args, kwargs)
             result = observe_query(observer, name, frame, run)
         if is_exportable and observer is not None:
             record_export(frame, result)

@@ -38,11 +38,15 @@ def call_frame(frame: DataFrame, name: str, *args: Any, **kwargs: Any) -> Any:
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    return call_with_fallback(frame, name, unpatched(frame, name), *args, **kwargs)
+    return call_with_fallback(frame, name, unpatched(frame, name), args, kwargs)
 
 
 def call_with_fallback(
-    frame: DataFrame, name: str, call: Callable[..., Any], *args: Any, **kwargs: Any
+    frame: DataFrame,
+    name: str,
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     """Call a bound method that runs a frame; without filter push-down if planning it fails.
 
