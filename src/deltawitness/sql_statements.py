@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 __all__ = [
     "DEFINITION_WORDS",
     "QUERY_WORDS",
+    "SELECTS",
     "changes_table",
     "contains_word",
     "explained",
@@ -113,6 +114,9 @@ def _after_comment(text: str, index: int, *, nested: bool) -> int:
 
 
 # --- one function for each question ------------------------------------------------------------------
+
+SELECTS = ("SELECT ", "select ")
+"""How most queries begin: a test that needs less of the processor's caches than a regular expression."""
 
 is_plain_query: Callable[[str], re.Match[str] | None] = re.compile(
     _SKIPPED + r"(?:\(|(?:SELECT|WITH|VALUES|SHOW)(?!\w))", re.IGNORECASE

@@ -43,7 +43,7 @@ from deltawitness.session.handlers import (
 from deltawitness.session.sql.distributed_write import write_distributed
 from deltawitness.session.sql.name_binding import TextOrigin, state_of_query
 from deltawitness.session.sql.router import route, run_sql
-from deltawitness.sql_statements import is_plain_query
+from deltawitness.sql_statements import SELECTS, is_plain_query
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -54,7 +54,7 @@ __all__ = ["SESSION_EXTRAS", "SESSION_HANDLERS", "refresh", "register_delta"]
 def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) == 1 and not kwargs:
         (text,) = args
-        if isinstance(text, str) and is_plain_query(text):
+        if isinstance(text, str) and (text.startswith(SELECTS) or is_plain_query(text)):
             # The fast path for plain queries. It makes as few Python calls as possible.
             session: Session = getattr(ctx, SESSION_ATTRIBUTE, None) or session_of(ctx)
             names = session.names
