@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -185,6 +188,36 @@ DIFFERENT = {
     "a further column": ({"id": [1], "x": [1]}, "part 1: column 'x' is not in part 0"),
     "another column": ({"x": [1]}, "part 1: column 'x' is not in part 0"),
 }
+
+
+@pytest.mark.parametrize("comment", ["a\u2028b", "a\x85b", "a\x0cb"])
+def test_a_comment_with_an_unusual_line_end_survives(comment, uri, pool):
+    """JSON may have characters in a text at which `str.splitlines` would cut the commit."""
+    schema = pa.schema([pa.field("id", pa.int64(), metadata={"comment": comment})])
+    assert write_distributed([ROWS, ROWS], uri, schema=schema, engine=pool).rows == 4
+    assert DeltaTable(uri).schema().fields[0].metadata == {"comment": comment}
+
+
+IN_ANOTHER_LOCALE = """\
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import pyarrow as pa
+from deltawitness import write_distributed
+
+rows = pa.table({"gr\\xf6\\xdfe": [1]})
+with ThreadPoolExecutor(2) as pool:
+    write_distributed([rows, rows], sys.argv[1], schema=rows.schema, engine=pool)
+"""
+
+
+@pytest.mark.slow
+def test_the_locale_has_no_effect_on_the_log(uri):
+    """Delta logs are UTF-8, also in a process whose locale has another encoding."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-X", "utf8=0", "-c", IN_ANOTHER_LOCALE, uri]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [field.name for field in DeltaTable(uri).schema().fields] == ["größe"]
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
