@@ -1,6 +1,6 @@
-"""Write a table in a process whose interpreter needs seconds to end.
+"""Write a table, or wait for a lease in the ledger, in a process whose interpreter needs seconds to end.
 
-Arguments: the location of the table, the exit code.
+Arguments: the location of the table, or `lease`; the exit code.
 """
 
 import sys
@@ -9,7 +9,9 @@ import time
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor
+from deltawitness import DeltaLakeInstrumentor, Settings
+from deltawitness.ledger.drain.table_lease import TableLease
+from deltawitness.ledger.tables.locations import root_of
 
 
 class Slow:
@@ -23,6 +25,9 @@ class Slow:
 sys.slow = Slow()
 if not DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
     DeltaLakeInstrumentor().instrument()
-write_deltalake(sys.argv[1], pa.table({"id": [1]}))
+if sys.argv[1] == "lease":
+    assert not TableLease(root_of(Settings.from_env()), "t").acquire(1.0)
+else:
+    write_deltalake(sys.argv[1], pa.table({"id": [1]}))
 print("end", flush=True)
 sys.exit(int(sys.argv[2]))
