@@ -259,6 +259,8 @@ def test_an_expired_entry_has_its_age_as_reason(place):
         assert place.reasons_of() == []
     with fixed_clock((now + 3602) * 10**9):
         assert place.reasons_of() == [("expired", "policy expired: 3602 s old, at most 3600 s")]
+    with fixed_clock((now - 86_400) * 10**9):  # the clock was wrong, or is wrong now
+        assert [kind for kind, _ in place.reasons_of()] == ["expired"]
 
 
 def test_reasons_have_no_paths_and_no_literals(place, tmp_path):
@@ -381,7 +383,11 @@ def test_a_view_of_another_statement_is_refused(text, place):
 
 @pytest.mark.parametrize(
     "text",
-    ["(SELECT 1 AS a)", "/* a /* b */ c */ select 1 AS a", "WITH q AS (SELECT 1 AS a) SELECT a FROM q"],
+    [
+        "(SELECT 1 AS a)",
+        "/* a /* b */ c */ select 1 AS a",
+        "WITH q AS (SELECT 1 AS a) SELECT a FROM q",
+    ],
     ids=["parenthesis", "comment in a comment", "with"],
 )
 def test_a_query_may_begin_in_several_ways(text, place):
