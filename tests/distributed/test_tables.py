@@ -230,6 +230,30 @@ def test_parts_of_a_new_table_must_have_one_schema(name, uri, pool):
     assert not DeltaTable.is_deltatable(uri)
 
 
+def nested(*, is_nullable):
+    """Return the schema of a column with values in a struct, a list and a map."""
+    value = pa.field("element", pa.int64(), nullable=is_nullable)
+    kinds = [pa.struct([value]), pa.list_(pa.struct([value])), pa.map_(pa.string(), value)]
+    fields = [pa.field(f"c{number}", kind) for number, kind in enumerate([pa.int64(), *kinds])]
+    return pa.schema(
+        [pa.field("id", pa.int64()), fields[0].with_nullable(is_nullable), *fields[1:]]
+    )
+
+
+@pytest.mark.parametrize("strict_part", [0, 1])
+def test_a_value_may_be_null_if_it_is_in_one_part(strict_part, uri, pool):
+    """Also inside of a column: a table that declares such a value not null could not be read."""
+    parts = []
+    for number in range(2):
+        value = number if number == strict_part else None
+        row = {"id": number, "c0": value, "c1": {"element": value}}
+        row |= {"c2": [{"element": value}], "c3": [("k", value)]}
+        parts.append(pa.Table.from_pylist([row], nested(is_nullable=number != strict_part)))
+    write_distributed(parts, uri, engine=pool)
+    written = [row for part in parts for row in part.to_pylist()]
+    assert rows(uri) == written
+
+
 def test_a_missing_column_is_an_error(uri, pool):
     wide = pa.table({"id": [1], "x": [1]})
     with pytest.raises(SchemaMismatchError, match="part 1: column 'x' is missing"):
@@ -438,3 +462,13 @@ def test_a_table_that_appears_during_the_staging_is_appended_to(uri, pool):
             [during(lambda: write_deltalake(f"{uri}2", ROWS))], f"{uri}2", mode="error", engine=pool
         )
     assert len(rows(f"{uri}2")) == 2
+
+
+def test_a_table_with_properties_that_appears_during_the_staging_is_not_appended_to(uri, pool):
+    """The files were written for a table without any."""
+    create = during(
+        lambda: write_deltalake(uri, ROWS, configuration={"delta.dataSkippingNumIndexedCols": "0"})
+    )
+    with pytest.raises(DeltaError):
+        write_distributed([create], uri, engine=pool)
+    assert DeltaTable(uri).version() == 0
