@@ -14,7 +14,7 @@ from deltawitness.ledger.spool.reader import adopt, has_abandoned
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import Supervision, is_supervised, link_supervisor
 from deltawitness.ledger.spool.writer import Spool
-from deltawitness.local_files import lock, open_lock_file, try_lock
+from deltawitness.local_files import lock, open_lock_file, open_locked_file, try_lock
 from helpers.places import PROGRAMS
 
 
@@ -36,6 +36,23 @@ def test_shared_locks_exclude_only_an_exclusive_one(tmp_path):
     owner = open_lock_file(tmp_path / "lock")
     assert not try_lock(owner)
     for descriptor in (*readers, owner):
+        os.close(descriptor)
+
+
+def test_a_file_is_opened_only_with_its_lock(tmp_path):
+    """While another open file has the lock there is no descriptor, and none stays open."""
+    owner = open_locked_file(tmp_path / "lock")
+    assert owner is not None
+    following = os.dup(owner)  # the lowest free number: the next open file gets it again
+    os.close(following)
+    assert open_locked_file(tmp_path / "lock") is None
+    assert open_locked_file(tmp_path / "lock", shared=True) is None
+    assert os.dup(owner) == following
+    os.close(following)
+    os.close(owner)
+    readers = [open_locked_file(tmp_path / "lock", shared=True) for _ in range(2)]
+    assert None not in readers
+    for descriptor in readers:
         os.close(descriptor)
 
 
@@ -111,7 +128,7 @@ def test_a_spool_that_a_drain_has_locked_first_is_tried_again(tmp_path, monkeypa
     """The creation fails with an error that is reported; the next one, after a pause, succeeds."""
     errors = []
     spool = Spool(tmp_path, limit=1 << 20, on_error=errors.append)
-    monkeypatch.setattr(writer, "try_lock", lambda _: False)
+    monkeypatch.setattr(writer, "open_locked_file", lambda _: None)
     spool.begin()
     assert (spool.home, [type(error) for error in errors]) == (None, [BlockingIOError])
     monkeypatch.undo()

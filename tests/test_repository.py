@@ -58,9 +58,13 @@ def test_the_commit_of_another_working_tree(repository, tmp_path):
     assert expected != git_commit(str(repository))
 
 
-@pytest.mark.parametrize("text", ["", "ref: refs/heads/none", "ref: ../../secret", "no commit"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "ref: refs/heads/none", "ref: ../../secret", "ref: refs/../../secret", "no commit"],
+)
 def test_a_repository_that_cannot_be_read_has_no_commit(repository, text):
-    """A branch without a commit, and a damaged file."""
+    """A branch without a commit, a damaged file, and one that names a file outside of the branches."""
+    (repository / "secret").write_text("a" * 40)
     (repository / ".git/HEAD").write_text(text)
     assert git_commit(str(repository)) is None
 

@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import deltawitness
 from deltawitness.semconv import Env
-from deltawitness.thread_hold import NAMES, hold_threads
+from deltawitness.thread_hold import NAMES, _wait_until_asleep, hold_threads
 from helpers.places import PROGRAMS
 from helpers.sizes import cases
 
@@ -55,6 +58,50 @@ def test_a_drain_that_hangs_in_the_engine_leaves_the_exit_code(command, silent_l
         timeout=150,
     )
     assert (done.returncode, done.stdout) == (7, "end\n"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_lease_that_hangs_in_the_engine_leaves_the_exit_code(silent_ledger):
+    """A compaction that has not waited for its lease any longer leaves the thread of the lease behind."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "slow_end.py"), "lease", "7"],
+        env={**os.environ, **silent_ledger},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert (done.returncode, done.stdout) == (7, "end\n"), done.stderr
+
+
+WITHOUT_NATIVE_CODE = {"sigterm", "progress"}
+"""Threads of the library that call neither engines nor exporters for longer than a moment."""
+
+
+def test_each_thread_of_the_library_is_suspended_or_calls_no_engine():
+    """A new daemon thread that calls an engine must be in the list, or it can end the process by SIGSEGV."""
+    sources = Path(deltawitness.__file__).parent.rglob("*.py")
+    named = {
+        name
+        for path in sources
+        for name in re.findall(r'name="(deltawitness-[a-z]+)"', path.read_text("utf-8"))
+    }
+    assert {f"deltawitness-{name}" for name in WITHOUT_NATIVE_CODE} == named - NAMES
+    assert named >= NAMES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
+def test_the_name_of_a_thread_may_be_any_bytes():
+    """A name that is cut in the middle of a character does not hide the state of the thread."""
+    released = threading.Event()
+    waiting = threading.Thread(target=released.wait, args=(60,), daemon=True)
+    waiting.start()
+    Path(f"/proc/self/task/{waiting.native_id}/comm").write_bytes(b"gr\xc3")
+    try:
+        assert _wait_until_asleep(waiting)
+    finally:
+        released.set()
+        waiting.join(60)
 
 
 def test_a_thread_that_waits_in_python_is_not_suspended():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from deltawitness.events import ENGINE_PACKAGES
-from deltawitness.semconv import ErrorType
+from deltawitness.semconv import CONFLICT_TYPES, ErrorType
 
-__all__ = ["classify", "error_text_of", "is_programs_own"]
+__all__ = ["classify", "error_text_of", "is_conflict", "is_programs_own"]
 
 _TEXT_READ = 8192
 """Characters of an error's text that are searched: the reason comes first, rows of data follow."""
@@ -178,6 +178,15 @@ def classify(error: BaseException, text: str | None = None) -> ErrorType:
     if _is_engines(type(error).__module__):
         kind = _from_text(_without_user_data(error_text_of(error) if text is None else text))
     return kind or _CLASSES.get(name) or _from_base(error)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether an engine's exception says that a write lost against a concurrent commit.
+
+    >>> is_conflict(OSError(28, "No space left on device"))
+    False
+    """
+    return classify(error) in CONFLICT_TYPES
 
 
 def error_text_of(error: BaseException) -> str:

@@ -17,7 +17,15 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["BINARY", "OPEN_FILES_ARE_FIXED", "lock", "open_lock_file", "try_lock", "unlock"]
+__all__ = [
+    "BINARY",
+    "OPEN_FILES_ARE_FIXED",
+    "lock",
+    "open_lock_file",
+    "open_locked_file",
+    "try_lock",
+    "unlock",
+]
 
 BINARY: int = getattr(os, "O_BINARY", 0)
 """Flag for `os.open`: without it, Windows translates line ends."""
@@ -107,6 +115,31 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
             raise
         return False
     return True
+
+
+def open_locked_file(path: Path, *, shared: bool = False) -> int | None:
+    """Open a lock file as :func:`open_lock_file` does, and lock it without waiting.
+
+    Args:
+        path: the file.
+        shared: whether others can have a shared lock at the same time.
+
+    Returns:
+        The file descriptor; None if another open file has the lock.
+
+    Raises:
+        OSError: it cannot be opened, or the file system has no locks.
+    """
+    descriptor = open_lock_file(path)
+    try:
+        is_locked = try_lock(descriptor, shared=shared)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_locked:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def unlock(descriptor: int) -> None:

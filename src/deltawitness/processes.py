@@ -9,7 +9,16 @@ from pathlib import Path
 
 from deltawitness.semconv import Env
 
-__all__ = ["interpreter", "process_key", "supervisor_lock"]
+__all__ = [
+    "SITE_DIRECTORY",
+    "interpreter",
+    "lock_of_supervisor_above",
+    "process_key",
+    "supervisor_lock",
+]
+
+SITE_DIRECTORY = str(Path(__file__).parent / "activation" / "site")
+"""The folder that has to be first on a child's `PYTHONPATH` to activate the child."""
 
 
 def process_key() -> str:
@@ -25,6 +34,11 @@ def supervisor_lock() -> str | None:
     """
     pid, _, lock = os.environ.get(Env.SUPERVISOR, "").partition(":")
     return lock if lock and pid == str(os.getppid()) else None
+
+
+def lock_of_supervisor_above() -> str:
+    """Return the lock path of the `deltawitness run` that is an ancestor of this process; empty without one."""
+    return os.environ.get(Env.SUPERVISOR, "").partition(":")[2]
 
 
 def interpreter() -> str | None:

@@ -199,6 +199,9 @@ class ErrorType(StrEnum):
     """Fallback of the OpenTelemetry conventions for an error outside the set."""
 
 
+CONFLICT_TYPES: Final = (ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION)
+"""Types of the errors of a write that lost against a concurrent commit."""
+
 POLICY_UNMANAGED: Final = "unmanaged"
 """`cache.policy` of a write without a policy."""
 

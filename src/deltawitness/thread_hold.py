@@ -19,7 +19,8 @@ from pathlib import Path
 __all__ = ["hold_at_exit", "hold_threads"]
 
 NAMES = frozenset(
-    f"deltawitness-{name}" for name in ("commits", "delivery", "drain", "flush", "reader", "scan")
+    f"deltawitness-{name}"
+    for name in ("commits", "delivery", "drain", "export", "flush", "lease", "reader", "scan")
 )
 """Names of the library's threads that call engines and exporters."""
 
@@ -92,10 +93,11 @@ def _wait_until_asleep(thread: threading.Thread) -> bool:
     status = Path(f"/proc/self/task/{thread.native_id}/stat")
     while thread.is_alive() and time.monotonic() < deadline:
         try:
-            state = status.read_text().rpartition(")")[2].split()[0]
+            # The name of a thread, before the parenthesis, may be cut in the middle of a character.
+            state = status.read_bytes().rpartition(b")")[2].split()[0]
         except (OSError, IndexError):
             return False
-        if state == "S":
+        if state == b"S":
             return True
         time.sleep(POLL)
     return False

@@ -203,6 +203,16 @@ def test_redirects_are_not_followed(tmp_path, hook):
         assert other.requests == []
 
 
+def test_a_receiver_on_this_machine_needs_no_proxy(tmp_path, hook, monkeypatch):
+    """The proxy of the environment is for other hosts."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert send(hook, ledger_with(tmp_path, "ok", "ok", "ok", "error")).is_ok
+    assert len(hook.requests) == 1
+
+
 def test_two_notifiers_at_once_send_one_request(tmp_path, hook):
     """The second one waits for the first, and finds that nothing is left to send."""
     root = ledger_with(tmp_path, "ok", "error")

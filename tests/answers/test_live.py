@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, live, run
+from deltawitness.answers.live import follow
 from deltawitness.answers.live.follow import LiveFollower
 from deltawitness.answers.live.values import LiveWrite, ProcessState, RunningWrite
 from deltawitness.ledger.ledger import Ledger
@@ -22,9 +24,13 @@ from deltawitness.ledger.spool.running import (
     read_running,
     running_text,
 )
+from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
+from deltawitness.testing import fixed_clock
 from helpers.new_processes import start_process
+from helpers.report_ledgers import START, operation, write_ledger
 from programs.live_writer import write_until_told
 
+HOUR = timedelta(hours=1)
 TEXT = running_text("t", "id", "WRITE", "append", "run-1", "job")
 
 
@@ -120,6 +126,34 @@ def test_writes_of_this_process(tmp_path):
     finally:
         instrumentor.uninstrument()
     assert list((tmp_path / "ledger").rglob(RUNNING)) == []
+
+
+def test_a_follower_forgets_what_it_cannot_see_again(tmp_path, monkeypatch):
+    """It may run for months: old operations take no memory, and are neither read nor reported again."""
+    monkeypatch.setattr(follow, "MAX_WRITES", 5)
+    root = write_ledger(
+        tmp_path / "ledger", [operation(n, write_id=f"old-{n}") for n in range(20)], []
+    )
+    inventory = LedgerRoot(root).open_table(INVENTORY)
+    follower = LiveFollower(Settings(cache_root=root))
+
+    def at(time, *rows):
+        schema = pa.schema(inventory.schema())
+        if rows:
+            write_deltalake(
+                inventory, pa.Table.from_pylist(list(rows), schema=schema), mode="append"
+            )
+        with fixed_clock(int(time.timestamp() * 1e9)):
+            return [write.write_id for write in follower.poll()]
+
+    with fixed_clock(int((START + HOUR).timestamp() * 1e9)):
+        follower.start()
+    assert at(START + HOUR, operation(60, write_id="new")) == ["new"]
+    days = 3 * 24 * 60
+    later = [operation(days + n, write_id=f"later-{n}") for n in range(40)]
+    assert sorted(at(START + 73 * HOUR, *later)) == sorted(row["write_id"] for row in later)
+    assert at(START + 73 * HOUR, operation(days + 59, write_id="last")) == ["last"]
+    assert set(follower._seen) == {*(row["write_id"] for row in later), "last"}
 
 
 def test_an_empty_root_has_an_empty_report(tmp_path):

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from deltawitness.cache.entries import locks
 from deltawitness.cache.entries.locks import entry_lock
 
 pytestmark = pytest.mark.filterwarnings(
@@ -90,3 +91,14 @@ def test_a_forked_child_can_take_the_lock_after_its_parent(tmp_path):
     assert os.waitpid(leaving, 0)[1] == 0
     assert not is_held(tmp_path)
     assert status_of(*waiting) == 7
+
+
+def test_a_lock_that_nobody_holds_takes_no_memory(tmp_path):
+    """A service may lock an entry for each day of its life; its holder may lock it again inside."""
+    for number in range(3):
+        with (
+            entry_lock(tmp_path, f"day-{number}") as is_first,
+            entry_lock(tmp_path, f"day-{number}") as again,
+        ):
+            assert (is_first, again) == (True, False)
+    assert locks._locks._locks_by_key == {}

@@ -259,6 +259,8 @@ def test_an_expired_entry_has_its_age_as_reason(place):
         assert place.reasons_of() == []
     with fixed_clock((now + 3602) * 10**9):
         assert place.reasons_of() == [("expired", "policy expired: 3602 s old, at most 3600 s")]
+    with fixed_clock((now - 86_400) * 10**9):  # the clock was wrong, or is wrong now
+        assert [kind for kind, _ in place.reasons_of()] == ["expired"]
 
 
 def test_reasons_have_no_paths_and_no_literals(place, tmp_path):
@@ -358,6 +360,39 @@ def test_an_invalid_name_is_refused(name, place):
         with pytest.raises(ConfigurationError, match="a cache entry's name"):
             act()
     assert place.cache.list() == []
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INSERT INTO t VALUES (3, 5)",
+        "SHOW TABLES",
+        "",
+        "selected",
+        "/* a */ " * 60 + "DROP TABLE t",
+    ],
+    ids=["insert", "show", "empty", "another word", "many comments"],
+)
+def test_a_view_of_another_statement_is_refused(text, place):
+    """A view is a query, which is checked before the text is planned, in a time linear in its length."""
+    with pytest.raises(ConfigurationError, match="a view needs a query"):
+        place.view(text)
+    assert place.ctx.table("t").count() == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(SELECT 1 AS a)",
+        "/* a /* b */ c */ select 1 AS a",
+        "WITH q AS (SELECT 1 AS a) SELECT a FROM q",
+    ],
+    ids=["parenthesis", "comment in a comment", "with"],
+)
+def test_a_query_may_begin_in_several_ways(text, place):
+    """Parentheses, comments and WITH may come before SELECT."""
+    assert place.view(text).to_pydict() == {"a": [1]}
 
 
 def test_a_taken_name_is_refused(place):

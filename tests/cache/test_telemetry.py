@@ -121,6 +121,14 @@ def test_an_exemplar_leads_to_the_entry_and_metrics_stay_bounded(cache, memory):
             assert set(point.attributes) <= BOUNDED | {"delta.change"}
 
 
+def test_a_write_of_the_cache_is_counted_once(cache, memory):
+    """The observed commit is counted, not the span around it as well."""
+    cache.view("big", "SELECT id FROM t")
+    points = memory.metric_points()["cache.operation.count"]
+    writes = [point for point in points if point.attributes["cache.operation"] == "write"]
+    assert sum(point.value for point in writes) == 1
+
+
 def test_the_settings_withhold_names_and_key_ids(tmp_path, source, memory):
     ctx = ObservedSessionContext()
     ctx.register_delta("t", source)

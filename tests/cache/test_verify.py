@@ -19,6 +19,7 @@ from datafusion import udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings
+from deltawitness.cache.verify import compare
 from deltawitness.cache.verify.results import Verdict
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.tables.schema import LedgerRoot
@@ -244,6 +245,19 @@ def test_the_order_of_a_sum_is_no_difference(off_by, verdict, rounded, columns, 
         pa.float64(),
     )
     assert (verified.verdict, verified.rounded, verified.columns) == (verdict, rounded, columns)
+
+
+def test_many_rows_are_not_compared_pairwise(lake, monkeypatch):
+    """They would have to be sorted in memory: floats that differ at all are then a difference."""
+    monkeypatch.setattr(compare, "ROUNDING_LIMIT", 1)
+    verified = verify_with_changed_function(
+        lake,
+        "SELECT CAST(id AS VARCHAR) AS t, f(x) AS g FROM facts",
+        lambda a: a,
+        lambda a: pc.multiply(a, 1 + 1e-12),
+        pa.float64(),
+    )
+    assert (verified.verdict, verified.columns) == (Verdict.DIFFERS, ("g",))
 
 
 # --- verdict: cannot_tell ---------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import textwrap
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.semconv import Env
 from helpers.ledger_commands import LOAD, json_of, run
+from helpers.terminal_commands import run_command
 
 
 @pytest.mark.slow
@@ -125,6 +128,30 @@ def test_the_command_records_the_end_of_a_killed_program(here):
         in (here / "said_last.txt").read_text()
     )
     assert row["run_id"] in (here / "said_last.txt").read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "program",
+    [
+        [sys.executable, "-c", f"{textwrap.dedent(LOAD)}\nraise SystemExit(3)"],
+        ["sh", "-c", '"$0" -c "$1"; exit 3', sys.executable, textwrap.dedent(LOAD)],
+    ],
+    ids=["observed", "shell"],
+)
+def test_the_end_of_a_program_is_drained_to_its_shard(program, tmp_path):
+    """In the mode `shard`, the row of the run is there when the command returns, with the exit code."""
+    variables = {Env.LEDGER_MODE: "shard", Env.LEDGER_SHARD: "a"}
+    done = run_command(
+        "run", "--", *program, folder=tmp_path, environment={**os.environ, **variables}
+    )
+    assert done.returncode == 3
+    ledger = Ledger(tmp_path / ".deltawitness")
+    (row,) = ledger.runs().to_pylist()
+    assert (row["status"], row["exit_code"], row["writes"]) == ("error", 3, 4)
+    assert list(ledger.spools.iterdir()) == []
+    folders = [path.name for path in (tmp_path / ".deltawitness/cache_ledgers").iterdir()]
+    assert folders == ["shards"]  # no commit to a main table
 
 
 IN_THE_MIDDLE = """

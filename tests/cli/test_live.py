@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from deltawitness.answers.live import follow
 from deltawitness.answers.live.values import LiveWrite, RunningWrite
 from deltawitness.report.live import live_line
 from helpers.ledger_commands import invoke, json_of
@@ -128,6 +129,21 @@ def test_once(tmp_path):
     assert done.stdout.startswith("no process writes to this ledger on this machine\n")
     assert json_of("live", "--once", "--root", tmp_path / "none")["writes"] == []
     assert invoke("live", "--for", "soon").exit_code == 2
+
+
+def test_a_problem_that_lasts_is_one_line(tmp_path, monkeypatch):
+    """It is a line again when it comes back."""
+    states = iter([True, True, False, True])
+
+    def read(*_):
+        if next(states, False):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(follow._LedgerTail, "read", read)
+    monkeypatch.setattr("deltawitness.cli.live.INTERVAL", 0.02)
+    done = invoke("live", "--for", "1s", "--root", tmp_path)
+    assert next(states, None) is None
+    assert (done.exit_code, done.stderr.count("the ledger cannot be read")) == (0, 2)
 
 
 def test_names_are_cut_and_have_no_control_characters():

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness.activation import SITE_DIRECTORY
 from deltawitness.answers.program_plan.program import check_program
 from deltawitness.exceptions import PlanError
+from deltawitness.processes import SITE_DIRECTORY
 from deltawitness.semconv import ACTIVATE_TOP, Env
 from helpers.ledger_commands import error_of
 from helpers.terminal_commands import run_command

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from deltawitness.cli.progress import progress_text
+from deltawitness.cli.progress import _line, progress_text
 from deltawitness.ledger.spool.progress_line import ERASE, ProgressLine, erase_progress_line
+from deltawitness.ledger.spool.running import RunningWrites, running_text
 from deltawitness.semconv import Env
 from helpers.ledger_commands import invoke
 
@@ -38,6 +39,19 @@ def row(seconds, **values):
     """Return a running write that began a number of seconds ago."""
     begun = {"started_at": NOW - round(seconds * 1_000_000), "rows": None}
     return {"table": "orders", "operation": "WRITE", "mode": "append", **begun, **values}
+
+
+def test_only_the_writes_of_the_own_program_are_shown(tmp_path, monkeypatch):
+    """Several commands may run programs of one ledger at the same time."""
+    for lock, table in (("/a/lock", "mine"), ("/b/lock", "other")):
+        monkeypatch.setenv(Env.SUPERVISOR, f"1:{lock}")
+        home = tmp_path / f"v1-{table}"
+        home.mkdir()
+        text = running_text(table, None, "WRITE", "append", "r", "job")
+        assert RunningWrites().start(home, text, "w", time.time_ns() - 10**10) is not None
+    line = _line(tmp_path, "/a/lock")
+    assert "mine" in line
+    assert "other" not in line
 
 
 def test_the_text_has_the_long_writes():

@@ -137,6 +137,7 @@ def test_compactions_that_are_not_observed_or_take_no_lease_are_as_before(table,
 @pytest.mark.skipif(sys.platform == "win32", reason="the lock is that of a file there")
 def test_a_held_lease_delays_a_compaction_for_a_bounded_time(table, caplog):
     """When the wait is over, the compaction proceeds, and a warning names the table and the next step."""
+    memory_diagnostics().clear()
     observe(compaction_wait=0.05, diagnostics_sink=DiagnosticsChoice.MEMORY)
     descriptor, is_held = _lock(table, 0.0)
     assert is_held
@@ -273,3 +274,39 @@ def test_a_lease_in_the_ledger_excludes_others_until_it_is_released_or_expires(
     second.release()
     assert not TableLease(root, "a").acquire(0.0)  # the release of a lost lease releases no other
     third.release()
+
+
+class InterruptedLease(TableLease):
+    """A lease whose acquisition is interrupted, as by Ctrl-C."""
+
+    def acquire(self, timeout):
+        super().acquire(timeout)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_the_wait_leaves_no_lease_behind(table, tmp_path, monkeypatch):
+    """A notebook goes on after an interrupt: nothing may be locked by then."""
+    root = LedgerRoot(str(tmp_path / "ledger"))
+    interrupted = InterruptedLease(root, "a")
+    monkeypatch.setattr(CompactionGuard, "_remote_lease", lambda *_: interrupted)
+    observe()
+    with pytest.raises(KeyboardInterrupt):
+        DeltaTable(table).optimize.compact()
+    descriptor, is_held = _lock(table, 0.0)
+    os.close(descriptor)
+    again = TableLease(root, "a")
+    assert (is_held, again.acquire(5.0)) == (True, True)
+    again.release()
+
+
+def test_a_lease_of_another_host_leaves_the_compaction_unguarded(table, monkeypatch):
+    """The diagnostic says so when the lease in the ledger is not acquired in time."""
+    lease = TableLease(LedgerRoot(table), "a")
+    monkeypatch.setattr(lease, "acquire", lambda timeout: timeout < 0)
+    monkeypatch.setattr(CompactionGuard, "_remote_lease", lambda *_: lease)
+    monkeypatch.setattr(table_lease, "RELEASE_TIMEOUT", 0.0)
+    memory_diagnostics().clear()
+    observe(diagnostics_sink=DiagnosticsChoice.MEMORY)
+    DeltaTable(table).optimize.compact()
+    ((event, _),) = memory_diagnostics().events
+    assert event == "compaction.unguarded"

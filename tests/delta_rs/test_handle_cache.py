@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from deltawitness.delta_rs import handle_cache
 from deltawitness.delta_rs.handle_cache import HandleCache
 
 
@@ -207,6 +209,32 @@ def test_the_least_recently_used_table_goes_first(tmp_path):
     for name, is_kept in (("c", True), ("b", True), ("a", False)):
         with cache.lease(tmp_path / name) as again:
             assert (again is first[name]) == is_kept
+
+
+def test_the_handles_of_one_table_are_bounded(tmp_path):
+    """More threads that write to it at the same time open it anew."""
+    write_deltalake(tmp_path, rows(0))
+    cache, opened = HandleCache(), []
+    for _ in range(2):
+        with ExitStack() as stack:
+            opened += [stack.enter_context(cache.lease(tmp_path)) for _ in range(6)]
+    assert len({id(table) for table in opened}) == 2 * 6 - handle_cache.HANDLES_PER_TABLE
+
+
+def test_a_remote_log_is_listed_now_and_then(tmp_path, monkeypatch):
+    """A handle is older than the retention of the log if the next commit has been deleted."""
+    monkeypatch.setattr(handle_cache, "local_log_directory", lambda _: None)
+    write_deltalake(tmp_path, rows(0))
+    cache = HandleCache()
+    with cache.lease(tmp_path):
+        pass
+    append(tmp_path)
+    append(tmp_path)
+    checkpoint(tmp_path)
+    (tmp_path / "_delta_log" / f"{1:020}.json").unlink()
+    monkeypatch.setattr(handle_cache, "LISTED_AFTER_S", -1.0)
+    with cache.lease(tmp_path) as table:
+        assert table.version() == 2
 
 
 def test_a_cleared_cache_is_empty(tmp_path):

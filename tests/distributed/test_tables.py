@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,6 +190,36 @@ DIFFERENT = {
 }
 
 
+@pytest.mark.parametrize("comment", ["a\u2028b", "a\x85b", "a\x0cb"])
+def test_a_comment_with_an_unusual_line_end_survives(comment, uri, pool):
+    """JSON may have characters in a text at which `str.splitlines` would cut the commit."""
+    schema = pa.schema([pa.field("id", pa.int64(), metadata={"comment": comment})])
+    assert write_distributed([ROWS, ROWS], uri, schema=schema, engine=pool).rows == 4
+    assert DeltaTable(uri).schema().fields[0].metadata == {"comment": comment}
+
+
+IN_ANOTHER_LOCALE = """\
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import pyarrow as pa
+from deltawitness import write_distributed
+
+rows = pa.table({"gr\\xf6\\xdfe": [1]})
+with ThreadPoolExecutor(2) as pool:
+    write_distributed([rows, rows], sys.argv[1], schema=rows.schema, engine=pool)
+"""
+
+
+@pytest.mark.slow
+def test_the_locale_has_no_effect_on_the_log(uri):
+    """Delta logs are UTF-8, also in a process whose locale has another encoding."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-X", "utf8=0", "-c", IN_ANOTHER_LOCALE, uri]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [field.name for field in DeltaTable(uri).schema().fields] == ["größe"]
+
+
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_parts_of_a_new_table_must_have_one_schema(name, uri, pool):
     """The error is one line with the part and the column, and no table is created."""
@@ -195,6 +228,30 @@ def test_parts_of_a_new_table_must_have_one_schema(name, uri, pool):
         write_distributed([ROWS, pa.table(columns)], uri, engine=pool)
     assert "\n" not in str(raised.value)
     assert not DeltaTable.is_deltatable(uri)
+
+
+def nested(*, is_nullable):
+    """Return the schema of a column with values in a struct, a list and a map."""
+    value = pa.field("element", pa.int64(), nullable=is_nullable)
+    kinds = [pa.struct([value]), pa.list_(pa.struct([value])), pa.map_(pa.string(), value)]
+    fields = [pa.field(f"c{number}", kind) for number, kind in enumerate([pa.int64(), *kinds])]
+    return pa.schema(
+        [pa.field("id", pa.int64()), fields[0].with_nullable(is_nullable), *fields[1:]]
+    )
+
+
+@pytest.mark.parametrize("strict_part", [0, 1])
+def test_a_value_may_be_null_if_it_is_in_one_part(strict_part, uri, pool):
+    """Also inside of a column: a table that declares such a value not null could not be read."""
+    parts = []
+    for number in range(2):
+        value = number if number == strict_part else None
+        row = {"id": number, "c0": value, "c1": {"element": value}}
+        row |= {"c2": [{"element": value}], "c3": [("k", value)]}
+        parts.append(pa.Table.from_pylist([row], nested(is_nullable=number != strict_part)))
+    write_distributed(parts, uri, engine=pool)
+    written = [row for part in parts for row in part.to_pylist()]
+    assert rows(uri) == written
 
 
 def test_a_missing_column_is_an_error(uri, pool):
@@ -405,3 +462,13 @@ def test_a_table_that_appears_during_the_staging_is_appended_to(uri, pool):
             [during(lambda: write_deltalake(f"{uri}2", ROWS))], f"{uri}2", mode="error", engine=pool
         )
     assert len(rows(f"{uri}2")) == 2
+
+
+def test_a_table_with_properties_that_appears_during_the_staging_is_not_appended_to(uri, pool):
+    """The files were written for a table without any."""
+    create = during(
+        lambda: write_deltalake(uri, ROWS, configuration={"delta.dataSkippingNumIndexedCols": "0"})
+    )
+    with pytest.raises(DeltaError):
+        write_distributed([create], uri, engine=pool)
+    assert DeltaTable(uri).version() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,27 @@ def test_since_skips_earlier_commits(lake, ledger):
     since = dt.datetime.fromtimestamp(NOON / 1000 + 300, dt.UTC)
     assert ledger.adopt([lake], since=since).operations == 1
     assert ledger.adopt([lake]).operations == 1
+
+
+@pytest.fixture
+def time_zone_of_the_process(monkeypatch):
+    """The time zone of the process is not UTC."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone of a process is fixed")
+@pytest.mark.usefixtures("time_zone_of_the_process")
+def test_since_without_a_time_zone_is_in_utc(lake, ledger):
+    """As every other time that a caller passes, wherever the process runs."""
+    commit_of_spark(f"{lake}/a", 0, 0)
+    commit_of_spark(f"{lake}/a", 1, 10)
+    since = dt.datetime.fromtimestamp(NOON / 1000 + 300, dt.UTC).replace(tzinfo=None)
+    assert ledger.reconcile([lake], since=since).commits == 2
+    assert ledger.adopt([lake], since=since).operations == 1
 
 
 def files_in(folder):

@@ -13,6 +13,7 @@ from deltawitness.ledger.drain import serve as module
 from deltawitness.ledger.drain.drain import Drain
 from deltawitness.ledger.drain.drain_thread import MAX_CONFLICTS
 from deltawitness.ledger.drain.recorder import Recorder
+from deltawitness.ledger.drain.serve import serve
 from deltawitness.ledger.spool import host
 from deltawitness.ledger.spool.host import LockState, drain_lock, live_segments, mark_drained
 from deltawitness.ledger.spool.records import RecordKind
@@ -247,3 +248,23 @@ def test_a_server_survives_a_storage_that_fails(root, ledger, spools, monkeypatc
     served = ledger.serve(stop, interval=0.01)
     assert (served.failures, served.drained.operations) == (1, 1)
     assert write_ids(root, INVENTORY) == ["w-1"]
+
+
+class Stop:
+    """Stops a server after some pauses, without waiting; lists the pauses."""
+
+    def __init__(self, count):
+        self.pauses, self.count = [], count
+
+    def wait(self, seconds):
+        self.pauses.append(seconds)
+        return len(self.pauses) > self.count
+
+
+@pytest.mark.internal_errors
+def test_a_server_tries_again_less_often_while_drains_fail(root, ledger, monkeypatch):
+    """Each pause is twice as long as the one before, at most a minute."""
+    monkeypatch.setattr(Drain, "drain_abandoned", lambda *_: 1 / 0)
+    stop = Stop(5)
+    assert serve(root, ledger.spools, stop, interval=4.0, tail=16).failures == 6
+    assert stop.pauses == [4, 8, 16, 32, 60, 60]

@@ -243,6 +243,23 @@ def test_a_worker_of_many_runs_keeps_few_of_them_open(tmp_path):
     }
 
 
+def test_a_worker_forgets_the_runs_that_submitted_its_tasks(tmp_path):
+    """Their ids do not accumulate, and a run that was opened before the recorder has a row nevertheless."""
+    recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
+    early = RunContext("early", "job")
+    for number in range(2 * open_runs.MAX_PARENTS):
+        for parent in ("early", f"submitter-{number}"):
+            child = RunContext(f"of-{parent}-{number}", "task", parent_run_id=parent)
+            recorder.run_started(child)
+            recorder.run_ended(child, None)
+    assert len(recorder._runs._parents) == open_runs.MAX_PARENTS
+    recorder.run_ended(early, None)
+    recorder.close(None, timeout=60)
+    ids = {row["run_id"] for row in Ledger(tmp_path).runs().select("run_id").to_pylist()}
+    assert "early" in ids
+    assert not any(name.startswith("submitter") for name in ids)
+
+
 @pytest.mark.slow
 def test_threads_count_together(tmp_path):
     """Concurrent threads lose no counts of a run."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 
 from deltawitness.ledger.spool.reader import (
+    CREATION_TIMEOUT,
     adopt,
+    has_abandoned,
     read_segment,
     segments_of,
     spool_app_id,
     spooled_write_ids,
 )
 from deltawitness.ledger.spool.records import RecordKind, encode
+from deltawitness.ledger.spool.writer import OWNER_LOCK
 from helpers.ledger_parts import lines_of, spool_in
 
 
@@ -134,3 +138,17 @@ def test_the_application_id_is_that_of_the_folder(tmp_path):
     spool.append(RecordKind.ROW, "a", json.dumps({"pid": os.getpid()}))
     assert spool_app_id(spool.home) == f"deltawitness/spool/{spool.home.name}"
     assert lines_of(spool._active.path) == [("R", "a", {"pid": os.getpid()})]
+
+
+def test_a_folder_whose_creation_was_interrupted_is_deleted_after_an_hour(tmp_path):
+    """Until then its process may be about to rename it."""
+    old, fresh = tmp_path / ".new-v1-old", tmp_path / ".new-v1-fresh"
+    for folder in (old, fresh):
+        folder.mkdir()
+        (folder / OWNER_LOCK).touch()
+    assert not has_abandoned(tmp_path)
+    an_hour_ago = time.time() - CREATION_TIMEOUT - 1
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    assert has_abandoned(tmp_path)
+    assert list(adopt(tmp_path)) == []
+    assert [path.name for path in tmp_path.iterdir()] == [fresh.name]

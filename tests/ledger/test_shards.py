@@ -68,6 +68,19 @@ def seen(ledger):
     return sorted(by_sql)
 
 
+@pytest.mark.parametrize(("commits", "times"), [(1, 2), (1000, 0)])
+def test_a_fold_vacuums_a_shard_after_many_of_its_commits(
+    commits, times, left, ledger, monkeypatch
+):
+    """Files that a fold has removed are deleted later, and not looked for at each fold."""
+    vacuumed = []
+    monkeypatch.setattr(module, "COMMITS_PER_MAINTENANCE", commits)
+    monkeypatch.setattr(module, "vacuum_table", lambda opened: vacuumed.append(opened.table_uri))
+    left("a", "w-1")
+    assert len(ledger.fold()) == 2  # the inventory and the runs
+    assert len(vacuumed) == times
+
+
 # --- writing ------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import stat
+import sys
 import tempfile
 from collections import Counter
 from contextlib import contextmanager
@@ -294,6 +295,41 @@ def files_at_most(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def open_files():
+    """Return the numbers of the open file descriptors of this process."""
+    return {int(name) for name in os.listdir("/dev/fd")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/fd lists no other descriptors")
+def test_a_spool_that_cannot_be_created_leaves_no_open_file(tmp_path, monkeypatch):
+    """A long-running process tries again each second while a disk is full: nothing of an attempt stays."""
+    errors = []
+    spool = Spool(tmp_path / "s", limit=1 << 20, shard="a", on_error=errors.append)
+    before = open_files()
+    with files_at_most(0):
+        for _ in range(3):
+            monkeypatch.setattr(spool, "_not_before", 0.0)
+            spool.begin()
+    assert [error.errno for error in errors] == [errno.EFBIG] * 3
+    assert (open_files(), list((tmp_path / "s").iterdir())) == (before, [])
+    monkeypatch.setattr(spool, "_not_before", 0.0)
+    assert spool.append_provisional("a", "{}") is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/fd lists no other descriptors")
+def test_a_failed_copy_of_open_segments_leaves_no_open_file(tmp_path):
+    """The disk is full when the content of a deleted folder is copied."""
+    errors = []
+    spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
+    spool.append_provisional("a", "{}")
+    before = open_files()
+    shutil.rmtree(tmp_path / "s")
+    with files_at_most(0):
+        spool.rotate()
+    assert [error.errno for error in errors] == [errno.EFBIG]
+    assert len(open_files()) == len(before)
 
 
 def test_a_partially_written_line_is_truncated(tmp_path):

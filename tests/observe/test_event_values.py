@@ -160,6 +160,17 @@ def test_an_extension_type_is_hashed(name, tmp_path):
     assert first != schema_hash(pa.table({"id": [1], "x": ["text"]}))
 
 
+def test_each_write_through_a_handle_has_the_hash_of_its_own_schema(tmp_path):
+    narrow, wide = pa.table({"id": [1]}), pa.table({"id": [1], "x": [1]})
+    write_deltalake(tmp_path, wide)
+    table = DeltaTable(tmp_path)
+    with capture_writes() as writes:
+        for data in (narrow, wide, narrow):
+            write_deltalake(table, data, mode="append", schema_mode="merge")
+        hashes = [event.intent.schema_hash for event in writes]
+    assert hashes == [schema_hash(data.schema) for data in (narrow, wide, narrow)]
+
+
 def test_an_extension_type_over_another_storage_has_another_hash():
     """The hash depends on the extension's name, its storage and its nullability."""
     from arro3.core import DataType, Field, Schema

@@ -26,8 +26,14 @@ class Recorded(QueuedSink):
         self.events = []
         self.dropped = []
         self.problem = None
+        self.attempts = 0
+        self.resets = 0
+
+    def reset_after_fork(self):
+        self.resets += 1
 
     def send(self, event):
+        self.attempts += 1
         self.gate.wait(60)
         if self.problem is not None:
             raise self.problem
@@ -82,7 +88,19 @@ def test_failure_pauses_the_sink(write):
     write(sink, 2)
     assert deltawitness.flush(60)
     assert sink.dropped == [("sink", 1)] * 2
+    assert sink.attempts == 1
     sink.problem, sink._paused_until = None, 0.0
     write(sink)
     assert deltawitness.flush(60)
     assert len(sink.events) == 1
+
+
+def test_a_forked_child_opens_new_connections_once(write):
+    """What its parent has queued is no longer counted."""
+    sink = Recorded()
+    write(sink)
+    assert deltawitness.flush(60)
+    sink._pid = -1  # as in a child, which has another id than the process that made the sink
+    write(sink, 2)
+    assert deltawitness.flush(60)
+    assert (sink.resets, sink.counts.received, len(sink.events)) == (1, 2, 3)

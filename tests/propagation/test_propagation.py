@@ -293,6 +293,13 @@ def test_an_environment_that_the_caller_has_made_is_left_alone(environment, said
 
 
 @pytest.mark.usefixtures("instrumented")
+def test_a_variable_that_the_caller_has_changed_in_a_copy_stays():
+    with run("nightly") as context, cache_context(policy="p"):
+        said = run_with(env={**os.environ, Env.CACHE_POLICY.value: "mine"})
+    assert said == f"{context.run_id} mine\n"
+
+
+@pytest.mark.usefixtures("instrumented")
 def test_os_system_is_restored():
     """Status, errors and pickling are unchanged; a command without variables to add is passed on unchanged."""
     with run("nightly"):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("textual", reason="needs the extra ui")
 from deltalake import write_deltalake
+from textual.app import App
 from textual.widgets import Input, Static, TabbedContent
 
 from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run
@@ -205,6 +207,39 @@ def test_a_long_list_is_read_page_by_page(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_page_of_an_earlier_filter_is_not_shown():
+    """The list is read again before the first reading has ended, which then takes longer."""
+    first_may_end, calls = threading.Event(), []
+
+    def read(offset):
+        calls.append(offset)
+        if len(calls) > 1:
+            return ["new"]
+        first_may_end.wait(60)
+        return ["old"]
+
+    class Lists(App):
+        def compose(self):
+            yield PagedTable((("name", False),), lambda item: (item,), read)
+
+    async def main():
+        app = Lists()
+        async with app.run_test() as pilot:
+            table = app.query_one(PagedTable)
+            table.reload()
+            while not calls:
+                await pilot.pause()
+            table.reload()
+            while not table.items:
+                await pilot.pause()
+            first_may_end.set()
+            await settle(app, pilot)
+            assert (table.items, table.row_count) == (["new"], 1)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+@pytest.mark.slow
 def test_an_error_of_reading_is_a_line(tmp_path):
     """A missing ledger, and a damaged one, are a line of the status; the application goes on."""
 
@@ -270,11 +305,12 @@ def test_in_a_real_terminal(root, tmp_path):
     def call(*arguments):
         return subprocess.run([*tmux, *arguments], capture_output=True, text=True, timeout=60)
 
-    def wait_for(text):
+    def wait_for(*texts):
+        """Wait until the screen has all texts: it may be captured while it is being drawn."""
         for _ in range(400):
             shown = call("capture-pane", "-p").stdout
-            if text in shown:
-                return shown
+            if all(text in shown for text in texts):
+                return
             time.sleep(0.25)
         raise AssertionError(shown)
 
@@ -282,9 +318,9 @@ def test_in_a_real_terminal(root, tmp_path):
     try:
         started = call("new-session", "-d", "-x", "120", "-y", "30", "-e", "TERM=screen", program)
         assert started.returncode == 0, started.stderr
-        assert "clean" in wait_for("2 rows")
+        wait_for("2 rows", "clean")
         call("send-keys", "2")
-        assert "orders_clean" in wait_for("3 rows")
+        wait_for("3 rows", "orders_clean")
         call("send-keys", "q")
         wait_for("left with 0")
     finally:

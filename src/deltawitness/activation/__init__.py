@@ -23,7 +23,6 @@ from deltawitness.settings import Settings
 __all__ = [
     "LOADED",
     "NOT_EXPORTED",
-    "SITE_DIRECTORY",
     "activate",
     "asks_for_export",
     "is_disabled",
@@ -31,9 +30,6 @@ __all__ = [
     "names_exporter",
     "report_not_exported",
 ]
-
-SITE_DIRECTORY = str(Path(__file__).parent / "site")
-"""The folder that has to be first on a child's `PYTHONPATH` to activate the child."""
 
 _EXPORT_VARIABLES = (
     OtelEnv.ENDPOINT,

@@ -17,18 +17,14 @@ from deltawitness.app_transactions.lookup import (
     returned_metrics,
 )
 from deltawitness.app_transactions.retries import Retries
-from deltawitness.error_types import classify, is_programs_own
-from deltawitness.semconv import ErrorType
+from deltawitness.error_types import is_conflict, is_programs_own
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-__all__ = ["CONFLICTS", "WRITE_TRANSACTION", "catch_up", "commit_once", "return_committed"]
+__all__ = ["WRITE_TRANSACTION", "catch_up", "commit_once", "return_committed"]
 
 Call = Callable[..., Any]
-
-CONFLICTS = frozenset({ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION})
-"""Types of the errors of a write that lost against a concurrent commit."""
 
 WRITE_TRANSACTION = "create_write_transaction"
 """The seam after whose commit the open table is still at its version from before the call."""
@@ -70,7 +66,7 @@ def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
                 raise
             if has_landed(table, write, block.commit_id):
                 return return_committed(block, name, table, write, write_id)
-            if classify(error) not in CONFLICTS:
+            if not is_conflict(error):
                 raise
             if _is_repeatable(block, name, table) and retries.wait():
                 continue

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.app_transactions.block import BlockState, OnceWrite, outside_block
-from deltawitness.app_transactions.commits import CONFLICTS, return_committed
+from deltawitness.app_transactions.commits import return_committed
 from deltawitness.app_transactions.lookup import find_commit, has_committed, receipt_from
 from deltawitness.commit.seams import STORAGE_OPTIONS
 from deltawitness.error_types import classify, is_programs_own
-from deltawitness.semconv import ErrorType
+from deltawitness.semconv import CONFLICT_TYPES, ErrorType
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
@@ -58,7 +58,7 @@ def open_or_create(block: BlockState, arguments: dict[str, Any]) -> RawDeltaTabl
                 configuration=arguments.get("configuration"),
             )
     except Exception as error:
-        if classify(error) not in {*CONFLICTS, ErrorType.TABLE_EXISTS}:
+        if classify(error) not in {*CONFLICT_TYPES, ErrorType.TABLE_EXISTS}:
             raise
         # Otherwise another writer has created the table at the same time.
     table: RawDeltaTable = DeltaTable(uri, storage_options=options)._table  # noqa: SLF001 - as delta-rs does

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 
 __all__ = ["AtOption", "SinceOption", "parse_duration", "parse_time"]
 
@@ -33,8 +33,7 @@ def parse_time(text: str) -> dt.datetime:
     try:
         if _DURATION.fullmatch(text):
             return dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC) - parse_duration(text)
-        time = dt.datetime.fromisoformat(text)
-        return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
+        return in_utc(dt.datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         msg = "expected a time such as 2024-02-29T12:00, or a duration such as 2h or 7d"
         raise typer.BadParameter(msg) from None

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.activation import LOADED, NOT_EXPORTED, SITE_DIRECTORY, asks_for_export
+from deltawitness.activation import LOADED, NOT_EXPORTED, asks_for_export
 from deltawitness.cli.console import (
     MISUSED,
     console,
@@ -29,6 +29,7 @@ from deltawitness.events_file import read_events
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
 from deltawitness.locations import strip_credentials
+from deltawitness.processes import SITE_DIRECTORY
 from deltawitness.redaction import redact_message
 from deltawitness.report.failures import failed_rows
 from deltawitness.report.summary import print_summary, print_trace, summarize

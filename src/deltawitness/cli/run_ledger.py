@@ -12,10 +12,11 @@ from pathlib import Path
 from deltawitness.cli.console import print_error
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
+from deltawitness.ledger.spool.reader import spools_in
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import ProcessEnd
-from deltawitness.ledger.spool.writer import REVISION, Spool
-from deltawitness.ledger.tables.locations import absolute_root, spool_folder_of
+from deltawitness.ledger.spool.writer import Spool
+from deltawitness.ledger.tables.locations import absolute_root, shard_of, spool_folder_of
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import message_for_ledger
 from deltawitness.report.format import storage_reason
@@ -67,12 +68,14 @@ class RunLedger:
         root: the absolute location of the ledger; None when the program writes none.
         spools: the folder of the spools that are not drained yet.
         folder: the ledger's folder, when its location is the default.
+        shard: the shard to which the program's processes commit; None for the main tables.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
     root: str | None = None
     spools: Path = Path()
     folder: OwnFolder = field(default_factory=lambda: OwnFolder(None))
+    shard: str | None = None
 
     @property
     def shown(self) -> str | None:
@@ -101,7 +104,7 @@ class RunLedger:
         if end.exit_code != 0 and has_written and not is_written:
             # The program is not observed itself, such as a shell: only its exit code says that the
             # run has failed.
-            _spool_failed_run(self.spools, end, job, self.root)
+            self._spool_failed_run(end, job, self.root)
         if not self._has_spools():
             return 0
         operations: list[int] = []
@@ -117,9 +120,23 @@ class RunLedger:
             )
         return sum(operations)
 
+    def _spool_failed_run(self, end: ProcessEnd, job: str, root: str) -> None:
+        """Spool the row of a failed run whose main process is not observed."""
+        from deltawitness.ledger.tables.run_rows import OpenRun, RunStatus, Tally, run_row  # noqa: PLC0415 - heavy
+        from deltawitness.ledger.tables.write_rows import as_json, ledger_uri  # noqa: PLC0415 - heavy
+
+        problems: list[BaseException] = []
+        spool = Spool(self.spools, limit=1 << 20, shard=self.shard, on_error=problems.append)
+        context = RunContext(end.run_id, job, origin=process_origin())
+        started = OpenRun(context, is_part=False).start_row(ledger_uri(root))
+        started["pid"] = end.pid
+        row = run_row(started, Tally(), status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
+        spool.append(RecordKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))
+        spool.close()
+
     def _has_spools(self) -> bool:
         try:
-            return any(name.startswith(REVISION) for name in os.listdir(self.spools))  # noqa: PTH208 - names are all that is needed
+            return bool(spools_in(self.spools, None))
         except OSError:
             return False
 
@@ -144,6 +161,7 @@ def run_ledger(*, is_wanted: bool) -> RunLedger:
         root,
         spool_folder_of(settings, root),
         OwnFolder(root if settings.cache_root is None else None),
+        shard_of(settings),
     )
 
 
@@ -175,19 +193,3 @@ def _drain() -> int:
         text = message_for_ledger(storage_reason(str(error)), LedgerMessages.SAFE)
         print_error(f"the ledger cannot be written: {text}")
     return operations
-
-
-def _spool_failed_run(spools: Path, end: ProcessEnd, job: str, root: str) -> None:
-    """Spool the row of a failed run whose main process is not observed."""
-    from deltawitness.ledger.tables.run_rows import OpenRun, RunStatus, Tally, run_row  # noqa: PLC0415 - heavy
-    from deltawitness.ledger.tables.write_rows import as_json, ledger_uri  # noqa: PLC0415 - heavy
-
-    problems: list[BaseException] = []
-    spool = Spool(spools, limit=1 << 20, on_error=problems.append)
-    started = OpenRun(
-        RunContext(end.run_id, job, origin=process_origin()), is_part=False
-    ).start_row(ledger_uri(root))
-    started["pid"] = end.pid
-    row = run_row(started, Tally(), status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
-    spool.append(RecordKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))
-    spool.close()

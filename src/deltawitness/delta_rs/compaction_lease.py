@@ -103,27 +103,17 @@ class CompactionGuard:
         deadline = time.monotonic() + wait
         descriptor: int | None = None
         remote: TableLease | None = None
-        is_held = True
-        try:
-            uri = table.table_uri()
-            descriptor, is_held = _lock(uri, deadline)
-            remote = self._remote_lease(uri) if is_held else None
-            if remote is not None:
-                is_held = remote.acquire(max(0.0, deadline - time.monotonic()))
-            if not is_held:
-                _logger.warning(
-                    "%s: another process compacts the table, or has not released its lease after %.0f s;"
-                    " the compaction proceeds. Run `deltawitness doctor %s` to check for doubled rows.",
-                    last_segment(uri) or "table",
-                    wait,
-                    strip_credentials(uri),
-                )
-                self._diagnose(
-                    DIAGNOSTIC_COMPACTION_UNGUARDED, {DELTA_TABLE_ID: self._id(uri), "wait_s": wait}
-                )
-        except Exception as error:  # noqa: BLE001 - the lease never changes the write
-            report("lease", error)
-        try:
+        try:  # its end also follows an interrupt of the wait
+            try:
+                uri = table.table_uri()
+                descriptor, is_held = _lock(uri, deadline)
+                remote = self._remote_lease(uri) if is_held else None
+                if remote is not None:
+                    is_held = remote.acquire(max(0.0, deadline - time.monotonic()))
+                if not is_held:
+                    self._report_unguarded(uri, wait)
+            except Exception as error:  # noqa: BLE001 - the lease never changes the write
+                report("lease", error)
             yield
         finally:
             with guard("lease"):
@@ -134,6 +124,19 @@ class CompactionGuard:
                     unlock(descriptor)  # a forked child may have the descriptor
                 with suppress(OSError):
                     os.close(descriptor)
+
+    def _report_unguarded(self, uri: str, wait: float) -> None:
+        """Report that a compaction proceeds without the lease."""
+        _logger.warning(
+            "%s: another process compacts the table, or has not released its lease after %.0f s;"
+            " the compaction proceeds. Run `deltawitness doctor %s` to check for doubled rows.",
+            last_segment(uri) or "table",
+            wait,
+            strip_credentials(uri),
+        )
+        self._diagnose(
+            DIAGNOSTIC_COMPACTION_UNGUARDED, {DELTA_TABLE_ID: self._id(uri), "wait_s": wait}
+        )
 
     def _remote_lease(self, uri: str) -> TableLease | None:
         """Return the lease in the ledger; None if the table or the ledger is on a local disk."""

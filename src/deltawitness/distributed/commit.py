@@ -29,7 +29,7 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal_errors import report
 from deltawitness.locations import table_id
 from deltawitness.run import current_run, is_suppressed
-from deltawitness.semconv import RUN_APP_ID_PREFIX, CommitKey, ErrorType, Operation
+from deltawitness.semconv import CONFLICT_TYPES, RUN_APP_ID_PREFIX, CommitKey, ErrorType, Operation
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
@@ -163,7 +163,7 @@ def commit(planned: Commit) -> DistributedWriteResult:
 
 def _is_lost_race(planned: Commit, error: Exception) -> bool:
     """Return whether another writer has created the table, to which the rows are to be appended."""
-    lost = {ErrorType.TABLE_EXISTS, ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}
+    lost = {*CONFLICT_TYPES, ErrorType.TABLE_EXISTS}
     return planned.request.mode == "append" and classify(error) in lost
 
 

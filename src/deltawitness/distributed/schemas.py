@@ -41,7 +41,7 @@ def merged_schema(
                 }
                 continue
             _check_type(part, column, known)
-            known["nullable"] |= column["nullable"]
+            columns[column["name"]] = _united(known, column)
         _add_missing(part, columns, fields, may_differ=may_differ)
         first = first or part
     if first is None:
@@ -74,6 +74,30 @@ def _plain(kind: Any) -> Any:
     if kind["type"] == "struct":
         return [(field["name"], _plain(field["type"])) for field in kind["fields"]]
     return {name: _plain(value) for name, value in kind.items() if not name.endswith("ontainsNull")}
+
+
+def _united(known: Field, column: Field) -> Field:
+    """Return a field that may be null wherever one of two fields of one type may be."""
+    is_nullable = known["nullable"] or column["nullable"]
+    return {
+        **known,
+        "type": _united_type(known["type"], column["type"]),
+        "nullable": is_nullable,
+    }
+
+
+def _united_type(known: Any, kind: Any) -> Any:
+    if not isinstance(known, dict):
+        return known
+    if known["type"] == "struct":
+        pairs = zip(known["fields"], kind["fields"], strict=True)
+        return {**known, "fields": [_united(*pair) for pair in pairs]}
+    return {
+        name: value or kind[name]
+        if name.endswith("ontainsNull")
+        else _united_type(value, kind[name])
+        for name, value in known.items()
+    }
 
 
 def _named(kind: Any) -> str:

@@ -14,7 +14,7 @@ import json
 import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ class StagedPart:
     adds: tuple[Mapping[str, Any], ...] = ()
     schema: str | None = None
     rows: int | None = None
-    error: tuple[str, str] | None = field(default=None)
+    error: tuple[str, str] | None = None
 
 
 def stage(task: StagingTask, number: int, part: Any) -> StagedPart:
@@ -160,7 +160,7 @@ def _write_first_commit(task: StagingTask, folder: str) -> None:
     if path is not None:
         log = Path(path, folder, LOG_DIRECTORY)
         log.mkdir(parents=True)
-        (log / commit_file(0)).write_text(task.first_commit)
+        (log / commit_file(0)).write_bytes(task.first_commit.encode())
         return
     stream = _files_of(task).open_output_stream(f"{folder}/{LOG_DIRECTORY}/{commit_file(0)}")
     stream.write(task.first_commit.encode())

@@ -84,7 +84,7 @@ class Target:
             )
         if request.mode == "overwrite":
             self._check_overwrite(self.table, request)
-        if request.schema_mode == "merge" and self._has(_COLUMN_MAPPING):
+        if request.schema_mode == "merge" and self._has_column_mapping():
             _refuse("schema_mode: 'merge' is not possible on a table with column mapping")
 
     def _check_features(self, table: DeltaTable) -> None:
@@ -103,16 +103,16 @@ class Target:
             _refuse("mode: the table is append-only (delta.appendOnly)")
         if request.schema_mode == "overwrite":
             has_rules = any(name.startswith(_CONSTRAINT) for name in configuration)
-            if has_rules or self._has(_COLUMN_MAPPING) or _GENERATED in table.schema().to_json():
+            if has_rules or self._has_column_mapping() or _GENERATED in table.schema().to_json():
                 _refuse(
                     "schema_mode: 'overwrite' is not possible on a table with constraints,"
                     " generated columns or column mapping"
                 )
 
-    def _has(self, setting: str) -> bool:
+    def _has_column_mapping(self) -> bool:
         if self.table is None:
             return False
-        return self.table.metadata().configuration.get(setting, "none") != "none"
+        return self.table.metadata().configuration.get(_COLUMN_MAPPING, "none") != "none"
 
     def partition_by(self, request: Request) -> list[str]:
         """Return the partition columns."""
@@ -173,7 +173,7 @@ def schema_in(first_commit: str | None) -> str | None:
     """Return the schema in a first commit as Delta JSON."""
     if first_commit is None:
         return None
-    actions = [json.loads(line) for line in first_commit.splitlines()]
+    actions = [json.loads(line) for line in first_commit.split("\n")]
     schema: str = next(each["metaData"]["schemaString"] for each in actions if "metaData" in each)
     return schema
 
@@ -189,7 +189,8 @@ def _first_commit_of(
             folder, schema, partition_by=partition_by or None, configuration=configuration
         )
         content = LocalLog(f"{redirected(folder)}/{LOG_DIRECTORY}/").read(0) or b""
-    lines = content.decode().splitlines()
+    # Not `str.splitlines`, for which more characters end a line, such as U+2028: JSON may have them in texts.
+    lines = content.decode().split("\n")
     return "\n".join(line for line in lines if line.startswith(('{"protocol"', '{"metaData"')))
 
 

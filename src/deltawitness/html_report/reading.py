@@ -40,7 +40,7 @@ from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.locations import strip_credentials
-from deltawitness.semconv import CacheResult, CacheScope, ErrorType
+from deltawitness.semconv import CONFLICT_TYPES, CacheResult, CacheScope
 from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["MAX_BARS", "MAX_CONFLICTS", "MAX_EVENTS", "read_content"]
@@ -76,7 +76,6 @@ _RUN_COLUMNS = (
     *("rows_added", "rows_updated", "rows_deleted"),
 )
 """The columns of a run that the report, `regressions` and `overdue` use."""
-_CONFLICTS = (ErrorType.COMMIT_CONFLICT.value, ErrorType.CONCURRENT_TRANSACTION.value)
 
 
 def read_content(ledger: LedgerListing, scope: ReportScope) -> ReportContent:
@@ -148,7 +147,7 @@ def _store(ledger: LedgerListing, scope: ReportScope) -> None:
 
 def _may_collide(sums: OperationSums, reasons: ReasonSums) -> bool:
     """Return whether an operation may have collided with another one."""
-    failed = any(each.error_type in _CONFLICTS for each in reasons.errors)
+    failed = any(each.error_type in CONFLICT_TYPES for each in reasons.errors)
     return failed or any(table.retries for table in sums.tables) or len(sums.tables) == MAX_TABLES
 
 
@@ -294,7 +293,7 @@ _NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 def _conflicts(ledger: LedgerListing) -> list[WriteRow]:
     """Return the newest operations that committed after a retry, or failed because of another commit."""
-    collided = f"(retries > 0 OR {is_in('error_type', _CONFLICTS)})"
+    collided = f"(retries > 0 OR {is_in('error_type', CONFLICT_TYPES)})"
     return list(_rows(ledger, [collided], MAX_CONFLICTS))
 
 

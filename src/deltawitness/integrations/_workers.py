@@ -9,16 +9,13 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.ledger.tables.locations import resolve
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation import run_environment
-from deltawitness.propagation.environment import SITE_DIRECTORIES
-from deltawitness.semconv import ACTIVATE_CHILD, Env
+from deltawitness.propagation.environment import PYTHON_PATH
+from deltawitness.semconv import ACTIVATE_CHILD, OTEL_PREFIX, Env
 from deltawitness.settings import Settings
 
-__all__ = ["EXPORT_PREFIX", "drop_events_file", "export_variables", "worker_variables"]
+__all__ = ["drop_events_file", "export_variables", "worker_variables"]
 
-EXPORT_PREFIX = "OTEL_"
-"""Prefix of OpenTelemetry's variables, which name the exporters."""
-
-_OF_THIS_MACHINE = (Env.SUPERVISOR.value, Env.CHOSEN_ROOT.value, SITE_DIRECTORIES)
+_OF_THIS_MACHINE = (Env.SUPERVISOR.value, Env.CHOSEN_ROOT.value, PYTHON_PATH)
 """Variables about the process that `deltawitness run` started. A worker has its own `PYTHONPATH`."""
 
 
@@ -60,8 +57,8 @@ def observed_settings() -> Settings:
 
 
 def export_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of OpenTelemetry."""
-    return {name: value for name, value in environ.items() if name.startswith(EXPORT_PREFIX)}
+    """Return the variables of OpenTelemetry, which name the exporters."""
+    return {name: value for name, value in environ.items() if name.startswith(OTEL_PREFIX)}
 
 
 def drop_events_file(variables: dict[str, str]) -> None:

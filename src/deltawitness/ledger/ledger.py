@@ -268,7 +268,7 @@ class Ledger:
         Args:
             tables: locations of tables, prefixes, globs, or open tables; all tables in the inventory
                 when None. A prefix is a location without a Delta log: it names all tables below it.
-            since: skip commits before this time.
+            since: skip commits before this time. UTC without a time zone.
             full: read all commits in the logs; otherwise only those since the last reconcile.
             search: if `tables` is None, also compare the tables that are found below the folders in
                 which the tables in the inventory are.
@@ -308,7 +308,7 @@ class Ledger:
 
         Args:
             tables: locations of tables, prefixes, globs, or open tables.
-            since: skip commits before this time.
+            since: skip commits before this time. UTC without a time zone.
             gap: time without a commit after which the next commit of the same origin, such as a
                 notebook or an engine, belongs to another run.
             progress: as for :meth:`reconcile`.

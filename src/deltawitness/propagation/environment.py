@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from deltawitness.internal_errors import report
 from deltawitness.observe.observer import Observer, current_observer
+from deltawitness.processes import SITE_DIRECTORY
 from deltawitness.propagation.private_api import POPEN_ENV
 from deltawitness.run import current_cache_context, current_run, is_process_run, is_suppressed
 from deltawitness.run_context import CacheContext
@@ -34,7 +35,7 @@ Call = Callable[..., Any]
 
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
-SITE_DIRECTORIES = "PYTHONPATH"
+PYTHON_PATH = "PYTHONPATH"
 """Variable by which `deltawitness run` activates Python processes, together with `Env.ACTIVATE`."""
 
 
@@ -58,8 +59,8 @@ def run_environment() -> dict[str, str]:
     """
     names = (name for name in Env if name in os.environ and name not in _NOT_FOR_WORKERS)
     variables = {name.value: os.environ[name] for name in names}
-    if Env.ACTIVATE in variables and SITE_DIRECTORIES in os.environ:
-        variables[SITE_DIRECTORIES] = os.environ[SITE_DIRECTORIES]
+    if Env.ACTIVATE in variables and PYTHON_PATH in os.environ:
+        variables[PYTHON_PATH] = os.environ[PYTHON_PATH]
     return {**variables, **child_environment()}
 
 
@@ -123,10 +124,6 @@ def _with_missing(given: Any, more: Mapping[str, str] = NO_VARIABLES) -> Any:
     return given
 
 
-SITE = str(Path(__file__).parents[1] / "activation" / "site")
-"""The folder whose `sitecustomize` activates a child; it must be the first of its kind on the path."""
-
-
 def _plan_variables(named: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by which a child of a planned program is redirected to clones as well.
 
@@ -135,13 +132,13 @@ def _plan_variables(named: Mapping[str, str]) -> dict[str, str]:
     folder = os.environ.get(Env.PLAN_FOLDER)
     if folder is None:
         return {}
-    paths = [part for part in named.get(SITE_DIRECTORIES, "").split(os.pathsep) if part]
-    if named.get(Env.PLAN_FOLDER) == folder and paths[:1] == [SITE]:
+    paths = [part for part in named.get(PYTHON_PATH, "").split(os.pathsep) if part]
+    if named.get(Env.PLAN_FOLDER) == folder and paths[:1] == [SITE_DIRECTORY]:
         return {}
-    others = [part for part in paths if part != SITE]
+    others = [part for part in paths if part != SITE_DIRECTORY]
     return {
         Env.PLAN_FOLDER.value: folder,
-        SITE_DIRECTORIES: os.pathsep.join([SITE, *others]),
+        PYTHON_PATH: os.pathsep.join([SITE_DIRECTORY, *others]),
     }
 
 

@@ -10,6 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from deltawitness import watch_freshness
 from deltawitness.settings import Settings, TableNames
+from deltawitness.telemetry.freshness_metrics import FreshnessInstruments
 from helpers.past_ledgers import PastLedger
 
 HOUR = timedelta(hours=1)
@@ -73,6 +74,18 @@ def test_tables_beyond_the_limit_share_a_series(watched):
     found = collected(watched(limit=2)[0])
     assert found["delta.table.late"] == {"t3": 0, "t2": 0, "_other": 1}
     assert found["delta.table.age"]["_other"] == pytest.approx(5 * 3600, abs=600)
+
+
+def test_the_age_of_several_tables_in_one_series_is_the_highest():
+    """Whatever their order is."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    tables = [("a", 1.0, False), ("b", 9.0, True), (None, 3.0, True)]
+    FreshnessInstruments(provider, lambda: tables, 1)
+    found = collected(reader)
+    assert found["delta.table.age"] == {"a": 1.0, "_other": 9.0}
+    assert found["delta.table.late"] == {"a": 0, "_other": 2}
+    provider.shutdown()
 
 
 def test_chosen_tables(watched):

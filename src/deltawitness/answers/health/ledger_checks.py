@@ -18,7 +18,7 @@ from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.ledger.tables.shards import open_parts
-from deltawitness.semconv import EXPIRED_PROPERTY, CacheResult, CommitKey, ErrorType
+from deltawitness.semconv import CONFLICT_TYPES, EXPIRED_PROPERTY, CacheResult, CommitKey
 from deltawitness.sql_quoting import quote_literal
 
 __all__ = ["LedgerSide", "check_conflicts", "check_ledger", "check_observation"]
@@ -26,7 +26,6 @@ __all__ = ["LedgerSide", "check_conflicts", "check_ledger", "check_observation"]
 CONFLICT_DAYS = 30
 """Days of the ledger that are searched for conflicts."""
 
-_CONFLICTS = (ErrorType.COMMIT_CONFLICT.value, ErrorType.CONCURRENT_TRANSACTION.value)
 _COMMITTED = (CacheResult.WRITE.value, CacheResult.ERROR.value)
 
 
@@ -185,7 +184,7 @@ def check_conflicts(checkup: Checkup, side: LedgerSide) -> Iterator[HealthFindin
     """Yield a finding about writes that have lost against concurrent commits: who against whom."""
     since = checkup.now - dt.timedelta(days=CONFLICT_DAYS)
     table = f"table_uri = {quote_literal(checkup.state.uri)}"
-    conditions = [table, is_in("error_type", _CONFLICTS), *is_since("event_time", since)]
+    conditions = [table, is_in("error_type", CONFLICT_TYPES), *is_since("event_time", since)]
     rows = side.query(
         "SELECT event_time, duration_ms, write_id, run_id, job, operation FROM inventory"  # noqa: S608 - quoted
         f" WHERE {' AND '.join(conditions)} ORDER BY event_time"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from deltawitness.answers.live.values import (
     RunningWrite,
 )
 from deltawitness.answers.predicates import NEWEST_WRITES, is_since
+from deltawitness.commit.log import LOG_DIRECTORY
 from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in
@@ -34,8 +34,8 @@ from deltawitness.settings import LedgerMessages, Settings
 __all__ = ["LiveFollower"]
 
 LONGEST_WRITE = timedelta(hours=6)
-"""How long before the start of the follower a write may have begun to be seen when it ends. Longer writes of
-processes on this machine are seen too, in their spools."""
+"""How long ago a write may have begun to be seen when it ends. Longer writes of processes on this machine are
+seen too, in their spools. Ids of operations are remembered for twice as long."""
 
 REMOTE_INTERVAL = 10.0
 """Seconds between two readings of a ledger on an object store."""
@@ -57,18 +57,18 @@ _IS_OF_PROGRAM = f"(scope IS NULL OR scope <> '{CacheScope.LEDGER.value}')"
 class _LedgerTail:
     """Reads the operations that were added to the ledger since the last time.
 
+    Operations that began before `LONGEST_WRITE` are not read.
+
     Args:
         root: location of the ledger.
-        since: operations that began earlier are not read.
     """
 
-    def __init__(self, root: LedgerRoot, since: datetime) -> None:
+    def __init__(self, root: LedgerRoot) -> None:
         self._root = root
-        self._since = since
         self._state: object = None
         self._next = 0.0
 
-    def read(self, known: AbstractSet[str]) -> list[LiveWrite] | None:
+    def read(self, known: Container[str]) -> list[LiveWrite] | None:
         """Return the operations that are not known, newest first; None if it is too early to read again.
 
         Args:
@@ -92,23 +92,23 @@ class _LedgerTail:
         self._next = time.monotonic() + (0 if self._root.is_local else REMOTE_INTERVAL)
         return found
 
-    def ids(self) -> set[str]:
-        """Return the ids of the operations that are followed; errors as for `read`."""
-        return set(self._ids(LedgerListing(self._root)))
+    def ids(self) -> dict[str, datetime]:
+        """Return the ids of the operations that are followed, with their times; errors as for `read`."""
+        return self._ids(LedgerListing(self._root))
 
     def latest(self, limit: int) -> list[LiveWrite]:
         """Return the newest operations of any time, newest first; errors as for `read`."""
         return self._rows(LedgerListing(self._root), [], limit)
 
     def _recent(self) -> list[str]:
-        return is_since("event_time", self._since)
+        return is_since("event_time", _now() - LONGEST_WRITE)
 
-    def _ids(self, ledger: LedgerListing) -> list[str]:
+    def _ids(self, ledger: LedgerListing) -> dict[str, datetime]:
         if not ledger.has(INVENTORY):
-            return []
+            return {}
         where = " AND ".join([_IS_OF_PROGRAM, *self._recent()])
-        found = ledger.query(f"SELECT write_id FROM inventory WHERE {where}")  # noqa: S608 - quoted
-        return [row["write_id"] for row in found]
+        found = ledger.query(f"SELECT write_id, event_time FROM inventory WHERE {where}")  # noqa: S608 - quoted
+        return {row["write_id"]: in_utc(row["event_time"]) for row in found}
 
     def _rows(
         self, ledger: LedgerListing, conditions: Iterable[str], limit: int
@@ -132,7 +132,7 @@ class _LedgerTail:
         for root in (self._root, *shards):
             path = local_path(root.uri_of(INVENTORY))
             with suppress(OSError):
-                state.append((root.shard, Path(path or "", "_delta_log").stat().st_mtime_ns))
+                state.append((root.shard, Path(path or "", LOG_DIRECTORY).stat().st_mtime_ns))
         return tuple(state)
 
 
@@ -148,9 +148,9 @@ class LiveFollower:
         root = root_of(settings)
         self._limit = limit
         self._spools = SpoolTail(spool_folder(settings, root))
-        now = datetime.fromtimestamp(now_ns() / 1e9, tz=UTC)
-        self._ledger = _LedgerTail(root, now - LONGEST_WRITE)
-        self._seen: set[str] = set()
+        self._ledger = _LedgerTail(root)
+        self._seen: dict[str, datetime] = {}
+        self._forget_at = MAX_WRITES
         self._latest: deque[LiveWrite] = deque(maxlen=MAX_WRITES)
         self._processes: list[LiveProcess] = []
         self._reported_lost: set[str] = set()
@@ -164,7 +164,7 @@ class LiveFollower:
             DeltaError: a table of the ledger is damaged.
         """
         before = self._ledger.latest(self._limit)
-        self._seen |= self._ledger.ids() | {write.write_id for write in before}
+        self._seen |= self._ledger.ids() | {write.write_id: write.time for write in before}
         self._latest.extend(reversed(before))
         self._processes, writes = self._spools.read()
         self._take(writes)
@@ -193,13 +193,14 @@ class LiveFollower:
         except Exception as error:  # noqa: BLE001 - the engine raises errors of many types
             problems.append(_problem("the ledger cannot be read", error))
         self._problems = tuple(problems)
+        self._forget_old()
         return [*sorted(new, key=lambda write: write.time), *self._new_lost()]
 
     def report(self) -> LiveReport:
         """Return what is known now."""
         newest = sorted(self._latest, key=lambda write: write.time, reverse=True)
         return LiveReport(
-            at=datetime.fromtimestamp(now_ns() / 1e9, tz=UTC),
+            at=_now(),
             processes=tuple(self._processes),
             writes=tuple(newest[: self._limit]),
             problems=self._problems,
@@ -210,10 +211,17 @@ class LiveFollower:
         new = []
         for write in writes:
             if write.write_id not in self._seen:
-                self._seen.add(write.write_id)
+                self._seen[write.write_id] = write.time
                 self._latest.append(write)
                 new.append(write)
         return new
+
+    def _forget_old(self) -> None:
+        """Forget operations that the ledger returns no more, now and then: a follower may run for months."""
+        if len(self._seen) > self._forget_at:
+            since = _now() - 2 * LONGEST_WRITE
+            self._seen = {write_id: time for write_id, time in self._seen.items() if time >= since}
+            self._forget_at = 2 * len(self._seen) + MAX_WRITES
 
     def _settle(self, vanished: dict[str, RunningWrite]) -> None:
         """Decide about writes whose spools were drained before the ledger was read."""
@@ -227,6 +235,10 @@ class LiveFollower:
             if write_id not in self._reported_lost:
                 self._reported_lost.add(write_id)
                 yield write
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(now_ns() / 1e9, tz=UTC)
 
 
 def _problem(what: str, error: Exception) -> str:

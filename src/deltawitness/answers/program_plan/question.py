@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deltawitness.activation import SITE_DIRECTORY
 from deltawitness.answers.diff.tables import DiffOptions
 from deltawitness.answers.program_plan.program import check_program, hashes_of_files
 from deltawitness.answers.program_plan.records import plans_folder, write_plan
@@ -23,6 +22,7 @@ from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.schema import LedgerRoot
+from deltawitness.processes import SITE_DIRECTORY
 from deltawitness.semconv import ACTIVATE_TOP, Env, OtelEnv
 from deltawitness.settings import Settings
 

@@ -35,7 +35,7 @@ from deltawitness.cache.entries.copy_files import (
 )
 from deltawitness.commit.log import commit_path
 from deltawitness.ids_and_clock import new_id
-from deltawitness.local_files import OPEN_FILES_ARE_FIXED, open_lock_file, try_lock
+from deltawitness.local_files import OPEN_FILES_ARE_FIXED, open_locked_file
 from deltawitness.locations import table_id
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class EntryCopies:
             if (copy.version, copy.digest) != (version, digest):
                 continue
             try:
-                descriptor = _try_lock(copy.folder / _LOCK, shared=True)
+                descriptor = open_locked_file(copy.folder / _LOCK, shared=True)
             except FileNotFoundError:
                 continue
             if descriptor is None:
@@ -189,7 +189,7 @@ class EntryCopies:
         """
         home = self._folder / table_id(uri)
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = _try_lock(home / ".lock")
+        descriptor = open_locked_file(home / ".lock")
         if descriptor is None:
             return None
         try:
@@ -215,14 +215,14 @@ class EntryCopies:
     ) -> None:
         """Copy a version to a new folder, and rename it to its place when it is complete."""
         partial.mkdir(mode=0o700, parents=True)
-        descriptor: int | None = open_lock_file(partial / _LOCK)
+        descriptor = open_locked_file(partial / _LOCK)
         try:
-            assert descriptor is not None
-            try_lock(descriptor)
             paths = self._copy_files(copy, uri, storage_options)
             files = {path: _stat(f"{copy.table}/{path}") for path in paths}
             _write_manifest(replace(copy, files=files))
-            if OPEN_FILES_ARE_FIXED:  # then its folder cannot be renamed either
+            if (
+                OPEN_FILES_ARE_FIXED and descriptor is not None
+            ):  # then its folder cannot be renamed either
                 os.close(descriptor)
                 descriptor = None
             partial.rename(home / f"{copy.version}-{copy.digest[:16]}-{partial.name}")
@@ -341,7 +341,7 @@ def _write_manifest(copy: EntryCopy) -> None:
 def _remove(folder: Path) -> bool:
     """Delete a copy, or the rest of one, unless a process uses it; return whether it is gone."""
     try:
-        descriptor = _try_lock(folder / _LOCK)
+        descriptor = open_locked_file(folder / _LOCK)
     except FileNotFoundError:
         return True
     if descriptor is None:
@@ -352,20 +352,6 @@ def _remove(folder: Path) -> bool:
         os.close(descriptor)
     shutil.rmtree(folder, ignore_errors=True)
     return True
-
-
-def _try_lock(path: Path, *, shared: bool = False) -> int | None:
-    """Open and lock a file; return its descriptor, or None if another process has the lock."""
-    descriptor = open_lock_file(path)
-    try:
-        is_locked = try_lock(descriptor, shared=shared)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    if is_locked:
-        return descriptor
-    os.close(descriptor)
-    return None
 
 
 def _remove_others(home: Path, version: int, digest: str) -> None:

@@ -49,7 +49,7 @@ from deltawitness.ledger.tables.schema import (
 from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.ledger.tables.write_rows import as_json, row_of_provisional
 from deltawitness.run import suppressed
-from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
+from deltawitness.semconv import CONFLICT_TYPES, LATE_APP_ID, CacheOperation, ErrorType
 from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
@@ -445,8 +445,7 @@ def retry_conflicts(act: Callable[[], T], on_conflict: Callable[[], object] = bo
 
 _TRANSIENT = frozenset(
     {
-        ErrorType.COMMIT_CONFLICT,
-        ErrorType.CONCURRENT_TRANSACTION,
+        *CONFLICT_TYPES,
         ErrorType.TABLE_EXISTS,
         ErrorType.STORAGE_UNREACHABLE,
     }

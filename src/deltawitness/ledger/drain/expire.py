@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.ledger.drain.drain import retry_conflicts
 from deltawitness.ledger.drain.fold import fold
-from deltawitness.ledger.drain.maintenance import RETENTION_HOURS, lease
+from deltawitness.ledger.drain.maintenance import lease, vacuum_table
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import (
@@ -152,7 +152,7 @@ def _expire(
             finally:
                 _set(root, table, {APPEND_ONLY: "true"})
         if vacuum:
-            files = _vacuum(_open(root, table))
+            files = vacuum_table(_open(root, table))
     return replace(counted, is_done=True, files_deleted=files)
 
 
@@ -178,12 +178,3 @@ def _set(root: LedgerRoot, table: LedgerTable, properties: dict[str, str]) -> No
 
 def _delete(opened: DeltaTable, predicate: str) -> None:
     opened.delete(predicate, commit_properties=commit_properties(CacheOperation.DELETE))
-
-
-def _vacuum(opened: DeltaTable) -> int:
-    deleted = opened.vacuum(
-        retention_hours=RETENTION_HOURS,
-        dry_run=False,
-        commit_properties=commit_properties(CacheOperation.VACUUM),
-    )
-    return len(deleted)

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from deltawitness.error_types import classify
+from deltawitness.error_types import is_conflict
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.dedup import drop_present
 from deltawitness.ledger.drain.drain import COMMITS_PER_MAINTENANCE, append
-from deltawitness.ledger.drain.maintenance import RETENTION_HOURS
+from deltawitness.ledger.drain.maintenance import vacuum_table
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import TABLES, LedgerRoot, LedgerTable, commit_properties
 from deltawitness.ledger.tables.shards import ROW_KEYS, fold_app_id, shard_names
 from deltawitness.redaction import redact_text
 from deltawitness.run import suppressed
-from deltawitness.semconv import FOLDED_APP_ID, LATE_APP_ID, CacheOperation, ErrorType
+from deltawitness.semconv import FOLDED_APP_ID, LATE_APP_ID, CacheOperation
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -127,7 +127,7 @@ def _delete(opened: DeltaTable, version: int) -> bool:
             )
         )
     except Exception as error:
-        if classify(error) in {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}:
+        if is_conflict(error):
             return False
         raise
     return True
@@ -138,10 +138,6 @@ def _vacuum(shard: LedgerRoot, table: LedgerTable) -> None:
     try:
         opened = shard.open_table(table)
         if opened is not None:
-            opened.vacuum(
-                retention_hours=RETENTION_HOURS,
-                dry_run=False,
-                commit_properties=commit_properties(CacheOperation.VACUUM),
-            )
+            vacuum_table(opened)
     except Exception as error:  # noqa: BLE001 - a later fold tries again
         report("fold", error)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.reader import parse_commit
-from deltawitness.error_types import classify
+from deltawitness.error_types import is_conflict
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.drain import append
@@ -25,7 +25,7 @@ from deltawitness.ledger.tables.schema import (
     commit_properties,
 )
 from deltawitness.run import suppressed
-from deltawitness.semconv import LEASE_APP_ID, CacheOperation, ErrorType
+from deltawitness.semconv import LEASE_APP_ID, CacheOperation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-__all__ = ["MaintenanceResult", "lease", "maintain", "optimize"]
+__all__ = ["MaintenanceResult", "lease", "maintain", "optimize", "vacuum_table"]
 
 LEASE_SECONDS = 3600.0
 """Seconds after which a lease expires, because its holder must be dead."""
@@ -86,18 +86,28 @@ def optimize(root: LedgerRoot, table: LedgerTable) -> MaintenanceResult:
         counts = opened.optimize.compact(
             commit_properties=commit_properties(CacheOperation.OPTIMIZE)
         )
-        deleted = opened.vacuum(
-            retention_hours=RETENTION_HOURS,
-            dry_run=False,
-            commit_properties=commit_properties(CacheOperation.VACUUM),
-        )
+        deleted = vacuum_table(opened)
         return MaintenanceResult(
             table.name,
             is_done=True,
             files_added=counts["numFilesAdded"],
             files_removed=counts["numFilesRemoved"],
-            files_deleted=len(deleted),
+            files_deleted=deleted,
         )
+
+
+def vacuum_table(opened: DeltaTable) -> int:
+    """Delete the files that no version of the retention needs; return their number.
+
+    Args:
+        opened: a table of the ledger, at its newest version.
+    """
+    deleted = opened.vacuum(
+        retention_hours=RETENTION_HOURS,
+        dry_run=False,
+        commit_properties=commit_properties(CacheOperation.VACUUM),
+    )
+    return len(deleted)
 
 
 @contextmanager
@@ -134,7 +144,7 @@ def _acquire(root: LedgerRoot, table: LedgerTable) -> int | None:
     try:
         _write_lease(opened, table, version)
     except Exception as error:
-        if classify(error) in {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}:
+        if is_conflict(error):
             return None
         raise
     return version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,10 @@ Row = dict[str, Any]
 MAX_OPEN_PARTS = 64
 """Runs of other processes that are kept open here. Each new segment repeats their start records."""
 
+MAX_PARENTS = 256
+"""Ids of parent runs that are not open here. Most are runs of other processes, such as those that submitted
+the tasks of a worker, and end there. The least recently used are dropped."""
+
 MAX_UNRECORDED = 256
 """Ended runs that wait for room in the spool; beyond that the oldest are dropped."""
 
@@ -42,7 +47,7 @@ class OpenRuns:
         self._cache_root = cache_root
         self._on_drop = on_drop
         self._runs: dict[str, OpenRun] = {}
-        self._parents: set[str] = set()
+        self._parents: OrderedDict[str, None] = OrderedDict()
         self._is_child = False
         self._reset()
 
@@ -110,7 +115,11 @@ class OpenRuns:
         parent = run.parent_run_id
         if parent is None or parent in self._runs:
             return
-        self._parents.add(parent)
+        with self._lock:
+            self._parents[parent] = None
+            self._parents.move_to_end(parent)
+            if len(self._parents) > MAX_PARENTS:
+                self._parents.popitem(last=False)
         process = started_process_run()
         if process is not None and process.run_id == parent:
             self.join(process)
@@ -127,7 +136,7 @@ class OpenRuns:
         if run.run_id in self._parents:
             # Opened before this recorder existed, and other runs were opened in it since.
             self.join(run)
-            self._parents.discard(run.run_id)
+            self._parents.pop(run.run_id, None)
         opened = self._runs.get(run.run_id)
         if opened is None:
             return

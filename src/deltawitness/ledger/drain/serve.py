@@ -13,18 +13,13 @@ from pathlib import Path
 
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.drain import Drain, DrainResult
+from deltawitness.ledger.drain.drain_thread import HOST_TIMEOUT, LONGEST_PAUSE
 from deltawitness.ledger.drain.fold import fold
 from deltawitness.ledger.drain.maintenance import maintain
 from deltawitness.ledger.spool.host import LockState, drain_lock
 from deltawitness.ledger.tables.schema import LedgerRoot
 
 __all__ = ["ServeResult", "serve"]
-
-LOCK_TIMEOUT = 30.0
-"""Seconds that a drain waits for a drain of another process on this host."""
-
-LONGEST_PAUSE = 60.0
-"""Maximum seconds between two drains after repeated failures."""
 
 
 @dataclass(slots=True)
@@ -87,7 +82,7 @@ def _drain(
     drain = Drain(root, tail=tail)
     done = DrainResult()
     try:
-        with drain_lock(spools, root.shard, timeout=LOCK_TIMEOUT) as lock:
+        with drain_lock(spools, root.shard, timeout=HOST_TIMEOUT) as lock:
             if lock is LockState.HELD:
                 done += drain.drain_for_host([], spools, None)
             if lock is not LockState.BUSY:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from deltawitness.error_types import classify
+from deltawitness.error_types import is_conflict
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import guard, report
 from deltawitness.ledger.tables.schema import (
@@ -23,7 +23,7 @@ from deltawitness.ledger.tables.schema import (
     commit_properties,
 )
 from deltawitness.run import suppressed
-from deltawitness.semconv import TABLE_LEASE_APP_ID_PREFIX, CacheOperation, ErrorType
+from deltawitness.semconv import TABLE_LEASE_APP_ID_PREFIX, CacheOperation
 from deltawitness.thread_start import start_thread
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class TableLease:
                 ),
             )
         except Exception as error:
-            if classify(error) in {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}:
+            if is_conflict(error):
                 return False
             raise
         return True

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.parallel import LogReaders
-from deltawitness.ids_and_clock import now_ns
+from deltawitness.ids_and_clock import in_utc, now_ns
 from deltawitness.ledger.drain.drain import GRACE
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.reconcile.findings import (
@@ -84,7 +84,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         spools: the local folder of all spools.
         tables: locations of tables, prefixes, globs, or open tables; all tables in the inventory when
             None.
-        since: skip commits before this time.
+        since: skip commits before this time. UTC without a time zone.
         full: read the logs from version 0 instead of the watermarks.
         search: if `tables` is None, also compare tables that are found beside those in the inventory.
         gap: infer runs of foreign commits, with this gap between two of them; use it with `full`.
@@ -101,7 +101,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         root=root,
         settings=settings,
         spools=spools,
-        since=None if since is None else int(since.timestamp() * 1000),
+        since=None if since is None else int(in_utc(since).timestamp() * 1000),
         unreadable=unreadable,
         expired=_expired_before(before),
     )

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deltawitness.local_files import BINARY, open_lock_file, try_lock
-from deltawitness.semconv import Env
+from deltawitness.processes import lock_of_supervisor_above
 
 __all__ = ["ERASE", "ProgressLine", "erase_progress_line"]
 
@@ -89,7 +89,7 @@ def erase_progress_line() -> None:
 
     It never waits for the terminal, for example while the user has stopped its output.
     """
-    _, _, lock = os.environ.get(Env.SUPERVISOR, "").partition(":")
+    lock = lock_of_supervisor_above()
     if not lock or sys.platform == "win32":
         return
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from deltawitness.ledger.spool.progress_line import erase_progress_line
-from deltawitness.semconv import Env
+from deltawitness.processes import lock_of_supervisor_above
 
 __all__ = [
     "RUNNING",
@@ -193,7 +193,7 @@ class RunningWrites:
 
 
 def _header() -> bytes:
-    _, _, lock = os.environ.get(Env.SUPERVISOR, "").partition(":")
+    lock = lock_of_supervisor_above()
     header = {
         "pid": os.getpid(),
         "host": socket.gethostname()[:MAX_NAME],

@@ -23,7 +23,7 @@ from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.records import RecordKind, encode
 from deltawitness.ledger.spool.running import RunningWrites
 from deltawitness.ledger.spool.supervisor import link_supervisor
-from deltawitness.local_files import BINARY, OPEN_FILES_ARE_FIXED, open_lock_file, try_lock
+from deltawitness.local_files import BINARY, OPEN_FILES_ARE_FIXED, open_locked_file
 from deltawitness.processes import supervisor_lock
 
 __all__ = [
@@ -308,19 +308,23 @@ class Spool:
         """
         name = f"{REVISION if self._shard is None else SHARDED_REVISION}{new_id()}"
         new = self.folder / (name if OPEN_FILES_ARE_FIXED else f"{NEW}{name}")
-        new.mkdir(parents=True, mode=0o700)
-        descriptor = open_lock_file(new / OWNER_LOCK)
-        if not try_lock(descriptor):
-            os.close(descriptor)
-            raise BlockingIOError(errno.EAGAIN, "a drain has locked the new spool")
-        if self._shard is not None:
-            (new / SHARD).write_text(self._shard, encoding="utf-8")
-        lock = supervisor_lock()
-        if lock is not None:
-            link_supervisor(new, lock)
         home = self.folder / name
-        if new != home:
-            new.rename(home)
+        descriptor: int | None = None
+        try:
+            new.mkdir(parents=True, mode=0o700)
+            descriptor = _lock_new(new)
+            if self._shard is not None:
+                (new / SHARD).write_text(self._shard, encoding="utf-8")
+            lock = supervisor_lock()
+            if lock is not None:
+                link_supervisor(new, lock)
+            if new != home:
+                new.rename(home)
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         self._home, self._owner, self._number = home, descriptor, 0
         return home
 
@@ -406,7 +410,11 @@ class Spool:
         try:
             for segment, content in contents:
                 new = self._new_segment()
-                os.write(new.descriptor, content)
+                try:
+                    os.write(new.descriptor, content)
+                except OSError:
+                    os.close(new.descriptor)
+                    raise
                 os.close(segment.descriptor)
                 segment.number, segment.path = new.number, new.path
                 segment.descriptor = new.descriptor
@@ -457,6 +465,14 @@ class Spool:
         self.running.after_fork_in_child()
         self.dropped = 0
         self._reset()
+
+
+def _lock_new(home: Path) -> int:
+    """Create and lock the lock file of a new spool; return its descriptor."""
+    descriptor = open_locked_file(home / OWNER_LOCK)
+    if descriptor is None:
+        raise BlockingIOError(errno.EAGAIN, "a drain has locked the new spool")
+    return descriptor
 
 
 def delete_spool(home: Path) -> None:

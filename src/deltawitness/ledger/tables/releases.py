@@ -24,7 +24,7 @@ from deltawitness.ledger.tables.schema import (
     commit_properties,
 )
 from deltawitness.run import suppressed
-from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType
+from deltawitness.semconv import CONFLICT_TYPES, WITNESS_VERSION, CacheOperation, ErrorType
 from deltawitness.sql_quoting import quote_literal
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ RELEASES = LedgerTable(
 _APP_ID_PREFIX = "deltawitness/release/"
 """Prefix of a Delta application id, followed by the name of a release."""
 
-_CONFLICTS = frozenset(
-    {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION, ErrorType.TABLE_EXISTS}
-)
+_CONFLICTS = frozenset({*CONFLICT_TYPES, ErrorType.TABLE_EXISTS})
 _SECONDS = 60.0
 """Time in which a release is created despite concurrent commits."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deltawitness.commit.reader import history
 from deltawitness.delta_rs.first_version import check_not_before_first
 from deltawitness.exceptions import StatementError
+from deltawitness.ids_and_clock import in_utc
 from deltawitness.semconv import USER_METADATA, CommitKey
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT
@@ -242,7 +243,7 @@ def _parse_timestamp(text: str) -> dt.datetime:
     except ValueError:
         msg = "RESTORE: the timestamp is not in ISO 8601 format"
         raise StatementError(msg) from None
-    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=dt.UTC)
+    return in_utc(timestamp)
 
 
 def _describe(words: Words) -> DescribeHistory | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.commit.log import LOG_DIRECTORY, commit_file
 from deltawitness.distributed.target import table_actions
 from deltawitness.locations import local_path
 from deltawitness.session.core.snapshot import Registered
@@ -72,9 +73,9 @@ def _over_table(part: DeltaPart) -> tuple[SessionContext, DataFrame]:
     settings = (*part.settings, *((key, value) for key, value in defaults if value is not None))
     ctx = session_with(settings)
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "_delta_log")
+        log = Path(folder, LOG_DIRECTORY)
         log.mkdir()
-        (log / f"{0:020d}.json").write_text(part.log)
+        (log / commit_file(0)).write_bytes(part.log.encode())
         unpatched(ctx, "register_table")(quote_identifier(name), DeltaTable(folder))
     frame = unpatched(ctx, "table")(quote_identifier(*filter(None, part.name)))
     return ctx, with_steps(frame, part.steps)
