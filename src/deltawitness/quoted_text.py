@@ -21,22 +21,25 @@ _QUOTE = re.compile(r"['\"]")
 _CONTRACTION = re.compile(
     r"(?i)(?<!\w)(?:\w+n(?=''?t\b)|i|\w{2,})(?:''?(?:t|s|re|ve|ll|d|m)(?!\w))+(?!')"
 )
-"""A word with a contracted verb or a possessive: `don't`, `it's`, `Ann's`, `couldn't've`; in SQL also `don''t`."""
+"""A word with a contracted verb or a possessive: `don't`, `Ann's`, `couldn't've`; in SQL also `don''t`."""
 
-_BEFORE_LITERAL = frozenset(
-    ["and", "as", "between", "by", "else", "ilike", "in", "is", "like", "not", "or", "then", "to", "values", "when"]
+_BEFORE_LITERAL = re.compile(
+    r"(?i)(?<!\w)(?:[benrux]|and|as|between|else|ilike|in|is|like|not|or|then|when)\Z"
 )
-"""Words of SQL that may stand before a literal without a blank."""
+"""Words and prefixes of SQL that may stand before a literal without a blank."""
+
+_LONGEST_BEFORE_LITERAL = len("between")
 
 _PLURAL = re.compile(r"\w[sxz]$", re.IGNORECASE)
 """The end of a word whose possessive has a bare apostrophe: `customers'`, `Alex'`."""
 
 _BEFORE_OPENING = frozenset("([{<>=,:;|+-*/!~&^#'\"`")
+_PUNCTUATION = frozenset(")]};:,.?!")
 _AFTER_CLOSING = frozenset(")]}<>=,:;|+-*/!~&^#'\"`.?\\%\u2026")
 
 
 class _State(Enum):
-    """Where a reading of the text is: outside of quotes, in one of the two kinds of quotes, or in an open end."""
+    """Where a reading is: outside of quotes, in one of the two kinds of them, or after an unknown end."""
 
     OUTSIDE = ""
     SINGLE = "'"
@@ -88,13 +91,10 @@ def _contracted(text: str) -> frozenset[int]:
     return frozenset(
         at
         for found in _CONTRACTION.finditer(text)
-        if _WORD.match(found[0])[0].lower() not in _BEFORE_LITERAL  # type: ignore[index]  # it begins with a word
+        if not _BEFORE_LITERAL.search(found[0].partition("'")[0])
         for at in range(found.start(), found.end())
         if text[at] == "'"
     )
-
-
-_WORD = re.compile(r"\w+")
 
 
 def _explained_steps(
@@ -132,35 +132,49 @@ def _steps_from(
     text: str, quotes: list[int], index: int, before: _Reading, contracted: frozenset[int]
 ) -> Iterator[tuple[int, _Reading]]:
     """Yield the next quote and the reading after each meaning that a quote may have."""
-    at, (state, is_sure) = quotes[index], before
-    quote, following = text[at], index + 1
-    is_doubled = following < len(quotes) and quotes[following] == at + 1 and text[at + 1] == quote
-    if state is _State.REST or state.value not in {"", quote}:
+    at, following = quotes[index], index + 1
+    quote, state = text[at], before.state
+    if state is _State.OUTSIDE:
+        for after in _readings_outside(text, at, before, contracted):
+            yield following, after
+    elif state.value != quote:
         yield following, before  # a quote of the other kind is a character like others
-    elif state is _State.OUTSIDE:
-        if at in contracted:
-            yield following, before
-            return
-        if quote == "'" and _is_possessive(text, at):
-            yield following, before
-        elif quote == "'" and _is_in_word(text, at):
-            yield following, _Reading(_State.OUTSIDE, is_sure=False)
-        yield following, _Reading(_State(quote), is_sure and _is_opening(text, at))
-    elif _is_escaped(text, at):
-        if quote == '"':
-            yield following, before
-            if _is_closing(text, at):
-                yield following, _Reading(_State.OUTSIDE, is_sure)
-        else:
-            # A backslash before a quote ends the literal in some dialects and not in others.
-            yield following, _Reading(_State.REST, is_sure)
     else:
-        if is_doubled:
-            yield following + 1, before
-        if quote == "'" and (at in contracted or _is_in_word(text, at) or _is_possessive(text, at)):
-            yield following, before
-        if at not in contracted and _is_closing(text, at):
-            yield following, _Reading(_State.OUTSIDE, is_sure)
+        if text[at + 1 : at + 2] == quote and not _is_escaped(text, at):
+            yield following + 1, before  # a doubled quote
+        for after in _readings_inside(text, at, before, contracted):
+            yield following, after
+
+
+def _readings_outside(
+    text: str, at: int, before: _Reading, contracted: frozenset[int]
+) -> Iterator[_Reading]:
+    """Yield the readings after a quote that is outside of quotes."""
+    quote = text[at]
+    if at in contracted or (quote == "'" and _is_possessive(text, at)):
+        yield before
+    elif quote == "'" and _is_in_word(text, at):
+        yield _Reading(_State.OUTSIDE, is_sure=False)
+    if at not in contracted:
+        yield _Reading(_State(quote), before.is_sure and _is_opening(text, at))
+
+
+def _readings_inside(
+    text: str, at: int, before: _Reading, contracted: frozenset[int]
+) -> Iterator[_Reading]:
+    """Yield the readings after a quote of the kind in which the reading is, without that of a doubled quote."""
+    is_escaped = _is_escaped(text, at)
+    if text[at] == '"':
+        if is_escaped:
+            yield before
+    elif is_escaped:
+        # A backslash before a quote ends the literal in some dialects and not in others.
+        yield _Reading(_State.REST, before.is_sure)
+        return
+    elif at in contracted or _is_in_word(text, at) or _is_possessive(text, at):
+        yield before
+    if at not in contracted and _is_closing(text, at):
+        yield _Reading(_State.OUTSIDE, before.is_sure)
 
 
 # --- what the characters beside a quote allow ----------------------------------------------------------
@@ -194,9 +208,17 @@ def _is_possessive(text: str, at: int) -> bool:
 def _is_opening(text: str, at: int) -> bool:
     """Return whether a quote stands where a literal begins."""
     before, after = _beside(text, at)
+    if _is_of_word(after):
+        # No literal ends there. After a word, as in LIKE'x', it may also be an apostrophe.
+        return before != "\\"
+    if after == " ":
+        return False
     if _is_of_word(before):
-        return _is_of_word(after)  # LIKE'x', E'x'; or an apostrophe
-    return after != " " and (before == " " or (before in _BEFORE_OPENING and after not in ")]};,"))
+        beginning = max(0, at - 1 - _LONGEST_BEFORE_LITERAL)
+        return _BEFORE_LITERAL.search(text[beginning:at]) is not None
+    if after in _PUNCTUATION and text[at + 2 : at + 3] != text[at]:
+        return False  # `' x ',` ends there; `','` does not
+    return before == " " or before in _BEFORE_OPENING
 
 
 def _is_closing(text: str, at: int) -> bool:
@@ -238,9 +260,9 @@ def _merged(spans: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
 def _doubtful_part(
     text: str, quotes: list[int], contracted: frozenset[int]
 ) -> list[tuple[int, int]]:
-    """Return the part from the first quote on that is not surely an apostrophe; the whole text if it ends there.
+    """Return the part from the first quote on that is not surely an apostrophe.
 
-    A literal ends at a quote that nothing has begun, such as in a text that was cut.
+    It is the whole text if a literal may end at that quote, such as in a text that was cut.
     """
     first = next(at for at in quotes if at not in contracted)
     before, after = _beside(text, first)

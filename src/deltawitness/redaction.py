@@ -335,12 +335,12 @@ def _with_placeholders(text: str, placeholders: _Placeholders) -> str:
 
 
 def _without_quoted(text: str) -> str:
-    """Replace what may be quoted. Other apostrophes become typographic: a second pass cannot take one for a quote.
+    """Replace what may be quoted, and other apostrophes by typographic ones, which begin no literal.
 
-    >>> _without_quoted("can't read 'x' of the users' folder")
-    'can’t read ? of the users’ folder'
+    >>> _without_quoted("can't read 'x' of the users' folder").replace(chr(0x2019), "^")
+    'can^t read ? of the users^ folder'
     """
-    return _replaced(text, quoted_spans(text), "?").replace("'", "’")
+    return _replaced(text, quoted_spans(text), "?").replace("'", "\u2019")
 
 
 def _extended(
