@@ -38,8 +38,8 @@ DRAIN_POLL = 0.25
 """Seconds between two checks of whether the final drain makes progress."""
 
 PROGRESS = 0.05
-"""Seconds of CPU time that are progress. A drain that waits for its storage uses less in `DRAIN_TIMEOUT` seconds,
-and one that computes uses more, also on a machine that has no CPU time to spare."""
+"""Seconds of CPU time that are progress. In `DRAIN_TIMEOUT` seconds, a drain that waits for its storage uses less,
+and one that computes uses more, also on a machine without free CPU time."""
 
 
 class OwnFolder:
@@ -123,9 +123,9 @@ class RunLedger:
         thread.start()
         started = time.monotonic()
         if not wait_while_working(thread):
+            lasted = time.monotonic() - started
             print_error(
-                f"the ledger drain takes more than {time.monotonic() - started:.0f} s: the next drain imports the"
-                " other spools"
+                f"the ledger drain takes more than {lasted:.0f} s: the next drain imports the other spools"
             )
         return sum(operations)
 
