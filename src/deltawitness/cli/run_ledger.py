@@ -38,8 +38,8 @@ DRAIN_POLL = 0.25
 """Seconds between two checks of whether the final drain makes progress."""
 
 PROGRESS = 0.05
-"""Seconds of CPU time that are progress. In `DRAIN_TIMEOUT` seconds, a drain that waits for its storage uses less,
-and one that computes uses more, also on a machine without free CPU time."""
+"""Seconds of CPU time that are progress. In `DRAIN_TIMEOUT` seconds, a drain that waits for its storage uses
+less, and one that computes uses more, also on a machine without free CPU time."""
 
 
 class OwnFolder:

@@ -8,7 +8,8 @@ from itertools import groupby
 from rich.console import Console
 
 from deltawitness.answers.blame_values import BlamedRow, BlamedWrite, BlameResult
-from deltawitness.report.format import count_of, operation, short_ids, text, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import operation, short_ids, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_blame"]

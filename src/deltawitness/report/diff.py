@@ -14,16 +14,8 @@ from deltawitness.answers.diff.table_values import (
     RowExample,
     TableDiff,
 )
-from deltawitness.report.format import (
-    count_of,
-    number,
-    operation,
-    rows,
-    short_ids,
-    size,
-    text,
-    timestamp,
-)
+from deltawitness.plurals import count_of
+from deltawitness.report.format import number, operation, rows, short_ids, size, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_run_diff", "print_table_diff"]

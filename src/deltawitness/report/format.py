@@ -11,7 +11,6 @@ from typing import Any
 from deltawitness.locations import last_segment
 
 __all__ = [
-    "count_of",
     "number",
     "operation",
     "rows",
@@ -37,15 +36,6 @@ def number(count: int | None) -> str:
     ('1,234,567', '', '')
     """
     return f"{count:,}" if count else ""
-
-
-def count_of(count: int, unit: str, plural: str | None = None) -> str:
-    """Return a count and its unit, in the singular or plural.
-
-    >>> count_of(1, "table"), count_of(1200, "commit"), count_of(2, "entry", "entries")
-    ('1 table', '1,200 commits', '2 entries')
-    """
-    return f"{count:,} {unit}" if count == 1 else f"{count:,} {plural or unit + 's'}"
 
 
 def size(count: float | None) -> str:
