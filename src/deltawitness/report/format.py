@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from deltawitness.answers.json_values import json_value
 from deltawitness.locations import last_segment
 
 __all__ = [
     "number",
     "operation",
+    "row_values",
     "rows",
     "seconds",
     "short_ids",
@@ -104,6 +107,26 @@ def storage_reason(message: str) -> str:
 def text(value: object) -> str:
     """Return a value as text; an empty text for None."""
     return "" if value is None else str(value)
+
+
+def row_values(values: Mapping[str, Any]) -> str:
+    """Return the values of a row as text; those of nested types as JSON, cut to `NESTED_CHARACTERS`.
+
+    >>> row_values({"id": 1, "name": None, "x": {"y": [1, None]}})
+    'id=1, name=NULL, x={"y":[1,null]}'
+    """
+    return ", ".join(f"{name}={_row_value(value)}" for name, value in values.items())
+
+
+NESTED_CHARACTERS = 80
+"""Maximum number of characters of a value of a nested type."""
+
+
+def _row_value(value: Any) -> str:
+    if not isinstance(value, dict | list):
+        return "NULL" if value is None else str(value)
+    shown = json.dumps(json_value(value), ensure_ascii=False, separators=(",", ":"))
+    return shown if len(shown) <= NESTED_CHARACTERS else f"{shown[: NESTED_CHARACTERS - 1]}…"
 
 
 def rows(added: int | None, updated: int | None, deleted: int | None) -> str:
