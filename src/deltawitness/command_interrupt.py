@@ -37,7 +37,7 @@ def is_command() -> bool:
 
 
 def exit_at_interrupt() -> None:
-    """End the process at SIGINT until :func:`raise_at_interrupt`, if the program has no handler of its own."""
+    """End the process at SIGINT until :func:`raise_at_interrupt`, if it has the default handler."""
     _replace(signal.default_int_handler, _exit)
 
 

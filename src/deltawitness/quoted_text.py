@@ -262,7 +262,7 @@ def _doubtful_part(
 ) -> list[tuple[int, int]]:
     """Return the part from the first quote on that is not surely an apostrophe.
 
-    It is the whole text if a literal may end at that quote, such as in a text that was cut.
+    It is all of the text if a literal may end at that quote, such as in a text that was cut.
     """
     first = next(at for at in quotes if at not in contracted)
     before, after = _beside(text, first)
