@@ -64,6 +64,21 @@ def test_every_question_is_a_read_only_tool(folder):
 
 
 @pytest.mark.slow
+def test_the_ledger_of_an_instrumented_process_is_found(tmp_path, monkeypatch):
+    """A server without settings, in a process that has some, answers from the ledger of that process."""
+    monkeypatch.chdir(tmp_path)
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "cache")))
+    try:
+        with run("load"):
+            write_deltalake(tmp_path / "orders", one(17))
+        server = mcp_server()
+    finally:
+        DeltaLakeInstrumentor().uninstrument()
+    (runs,) = ask(server, ("runs", {"limit": 1}))
+    assert '"job": "load"' in json.dumps(runs.structured_content)
+
+
+@pytest.mark.slow
 def test_answers_are_those_of_the_functions(folder):
     """Listings have rows, other answers are objects."""
     runs, shown, diff, health = ask(

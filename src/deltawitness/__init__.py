@@ -6,6 +6,13 @@ pytest warns that it can no longer rewrite the package's assertions.
 
 from __future__ import annotations
 
+from deltawitness.command_interrupt import exit_at_interrupt, is_command
+
+if is_command():
+    exit_at_interrupt()  # before everything else is imported, and until the command runs
+
+# isort: split
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -24,6 +24,7 @@ from deltawitness.answers.trends.overdue import overdue
 from deltawitness.answers.trends.regressions import regressions
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.extras import require
+from deltawitness.ledger.tables.locations import chosen_settings
 from deltawitness.redaction import message_for_ledger
 from deltawitness.report.format import storage_reason
 from deltawitness.semconv import WITNESS_VERSION
@@ -66,7 +67,7 @@ def mcp_server(settings: Settings | None = None, *, show_literals: bool = False)
     """Return a server whose tools answer questions from a ledger and the logs of its tables.
 
     Args:
-        settings: the settings with the location of the ledger; read from the environment when None.
+        settings: the settings with the location of the ledger; as for :func:`show`.
         show_literals: whether answers have predicates and other parameters of operations, in which the
             literals of the program's SQL are.
 
@@ -82,7 +83,7 @@ def mcp_server(settings: Settings | None = None, *, show_literals: bool = False)
     from mcp.server import MCPServer  # noqa: PLC0415 - optional
     from mcp_types import ToolAnnotations  # noqa: PLC0415 - optional
 
-    chosen = Settings.or_from_env(settings)
+    chosen = chosen_settings(None, None, settings)
     server = MCPServer("deltawitness", version=WITNESS_VERSION, instructions=_INSTRUCTIONS)
     for question in QUESTIONS:
         server.add_tool(

@@ -7,15 +7,16 @@ placeholder. The patterns run in linear time, and the text is truncated before t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
 from deltawitness.locations import last_segment, spellings, strip_credentials, table_id
+from deltawitness.quoted_text import quoted_spans
 from deltawitness.run_context import RunContext
 from deltawitness.run_origin import RunOrigin
 from deltawitness.settings import LedgerMessages, Settings, TableNames
@@ -44,7 +45,9 @@ _READ_LIMIT = 8192
 
 CAST_PLACEHOLDER = "cast value ? "
 
-_PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_Placeholders: TypeAlias = tuple[tuple[re.Pattern[str], str], ...]
+
+_PLACEHOLDERS: _Placeholders = tuple(
     (re.compile(pattern), placeholder)
     for pattern, placeholder in (
         (r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0e-\x1b\x7f]", ""),
@@ -52,14 +55,6 @@ _PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?is)preview of invalid data.*", "[rows]"),
         (r"(?s)\+-[-+]*\+.*", "[rows]"),
         (r"(?s)[┌│].*", "[rows]"),
-        # The apostrophe of a word of the engines' messages begins no literal.
-        (
-            (
-                r"(?i)\b((?:are|could|did|does|do|has|have|is|should|was|were|would)n|can|wo|it|there|file|table"
-                r"|transaction)'(?=[st]\b)"
-            ),
-            "\\1\u2019",
-        ),
         (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
         (r"(?is)\b(?:in row|rows?|values?)\s*:?\s*\[.*?(?:\]|$)", "[rows]"),
         # A regular expression shown with a caret under its error: everything from there to the end.
@@ -95,10 +90,13 @@ _PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?i)\b(?:sig|signature)%3d[^\s\"'&]+", "[secret]"),
         (r"(?i)[?&](?:sig|sv|se|sp|sr|st|x-[a-z]+-[a-z-]+)=[^\s\"'&]+", "[secret]"),
         (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}\.[A-Za-z]{2,24}\b", "[email]"),
-        # Literals between quotes in SQL and errors; a doubled quote does not end a literal. A backslash
-        # before a quote ends the literal in some dialects and not in others: drop the rest of the text.
-        (r"(?s)'(?:[^'\\]|''|\\[^'])*(?:'|\\'.*|$)", "?"),
-        (r"\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
+    )
+)
+"""Patterns that are replaced before what is quoted. They may match a part of what is quoted."""
+
+_UNQUOTED_PLACEHOLDERS: _Placeholders = tuple(
+    (re.compile(pattern), placeholder)
+    for pattern, placeholder in (
         # To the end of the line: the end of a path with blanks cannot be recognized.
         (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "[path]"),
         (r"\\\\[^\s\"'<>|]+", "[path]"),
@@ -108,6 +106,7 @@ _PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w.?-])[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])", "?"),
     )
 )
+"""Patterns that are replaced after what is quoted."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _TOKEN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,63}")
@@ -313,10 +312,61 @@ def redact_text(text: str, *, location: str | None = None) -> str:
     """
     # An exporter cannot encode a lone surrogate.
     reduced = without_location(text[:_READ_LIMIT].encode("utf-8", "replace").decode(), location)
-    for pattern, placeholder in _PLACEHOLDERS:
+    reduced = _without_quoted(_with_placeholders(reduced, _PLACEHOLDERS))
+    for pattern, placeholder in _UNQUOTED_PLACEHOLDERS:
         reduced = pattern.sub(placeholder, reduced)
     line = " ".join(reduced.split())
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"
+
+
+def _with_placeholders(text: str, placeholders: _Placeholders) -> str:
+    """Replace the patterns in a text, each with all of what is quoted that it matches a part of.
+
+    >>> _with_placeholders("password='it''s x' for 'y'", _PLACEHOLDERS)
+    "[secret] for 'y'"
+    """
+    for pattern, placeholder in placeholders:
+        if ("'" in text or '"' in text) and pattern.search(text):
+            found = [match.span() for match in pattern.finditer(text)]
+            text = _replaced(text, _extended(found, quoted_spans(text)), placeholder)
+        else:
+            text = pattern.sub(placeholder, text)
+    return text
+
+
+def _without_quoted(text: str) -> str:
+    """Replace what may be quoted, and other apostrophes by typographic ones, which begin no literal.
+
+    >>> _without_quoted("can't read 'x' of the users' folder").replace(chr(0x2019), "^")
+    'can^t read ? of the users^ folder'
+    """
+    return _replaced(text, quoted_spans(text), "?").replace("'", "\u2019")
+
+
+def _extended(
+    found: list[tuple[int, int]], quoted: list[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield spans, each extended to the quoted spans that it contains a part of. Both lists are sorted."""
+    reached, index = 0, 0
+    for first, last in found:
+        start, end = max(first, reached), last
+        if end < start or (end == start and first != last):
+            continue
+        while index < len(quoted) and quoted[index][1] <= start:
+            index += 1
+        while index < len(quoted) and quoted[index][0] < end:
+            start, end = min(start, quoted[index][0]), max(end, quoted[index][1])
+            index += 1
+        reached = end
+        yield start, end
+
+
+def _replaced(text: str, spans: Iterable[tuple[int, int]], placeholder: str) -> str:
+    parts, reached = [], 0
+    for start, end in spans:
+        parts += [text[reached:start], placeholder]
+        reached = end
+    return "".join([*parts, text[reached:]])
 
 
 def without_location(text: str, location: str | None) -> str:
@@ -345,8 +395,7 @@ def message_for_ledger(text: str, mode: LedgerMessages) -> str | None:
         return None
     reduced = text[:_READ_LIMIT].encode("utf-8", "replace").decode()
     reduced = _URI.sub(_uri_without_credentials, reduced)
-    for pattern, placeholder in _LEDGER_PLACEHOLDERS[mode]:
-        reduced = pattern.sub(placeholder, reduced)
+    reduced = _with_placeholders(reduced, _LEDGER_PLACEHOLDERS[mode])
     line = " ".join(reduced.split())
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
 

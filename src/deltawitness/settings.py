@@ -24,6 +24,8 @@ __all__ = [
     "ReservedKeys",
     "Settings",
     "TableNames",
+    "settings_in_use",
+    "use_settings",
 ]
 
 E = TypeVar("E", bound=StrEnum)
@@ -449,6 +451,20 @@ class Settings:
             return settings
         msg = f"settings: expected deltawitness.Settings(...), not {type(settings).__name__}"
         raise ConfigurationError(msg)
+
+
+_in_use: Settings | None = None
+
+
+def use_settings(settings: Settings | None) -> None:
+    """Set the settings that :func:`settings_in_use` returns; None when the process is no longer observed."""
+    global _in_use  # noqa: PLW0603 - one observer per process
+    _in_use = settings
+
+
+def settings_in_use() -> Settings | None:
+    """Return the settings of the process's observer; None if nothing is observed."""
+    return _in_use
 
 
 def _with_root_alias(variables: Mapping[str, str]) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ def test_a_remote_cache_is_verified_snapshotted_and_pruned(server):
         "s3://lake/facts", pa.table({"id": [4]}), mode="append", storage_options=server.options
     )
     for asked in (cache, cache_of(server)):
-        assert str(asked.verify("view")) == "view 0: reproducible (1 rows)"
+        assert str(asked.verify("view")) == "view 0: reproducible (1 row)"
     table = DeltaTable("s3://lake/root/cache_views/view", storage_options=server.options)
     entry = json.loads(table.history()[0][CACHE_ENTRY])
     plan = read_plan("s3://lake/root/cache_views/view", entry["facts"][PLAN], server.options)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
 
-from deltawitness.cli import main
+from deltawitness.cli.app import main
 from helpers.new_processes import start_process
 
 

@@ -117,7 +117,7 @@ def test_lines_that_are_damaged(ledger):
     content = segment.path.read_bytes().replace(b"w-1", b"w-9") + b"0123"
     segment.path.write_bytes(content)
     where = f"{waiting.home.name}/00000001.open"
-    text = "1 lines do not match their checksum"
+    text = "1 line does not match its checksum"
     assert ledger.verify() == IntegrityResult((Finding(Problem.DAMAGED_LINES, where, text),), {}, 1)
 
 

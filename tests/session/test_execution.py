@@ -194,7 +194,7 @@ def test_write_options_that_delta_does_not_support_are_refused(ctx, uri, options
     """An unsupported write option raises before anything is written."""
     with pytest.raises(StatementError, match=text):
         ctx.table("m").write_table("t", DataFrameWriteOptions(**options))
-    with pytest.raises(StatementError, match="the table has 1 columns, the frame 2"):
+    with pytest.raises(StatementError, match="the table has 1 column, the frame 2"):
         ctx.from_pydict({"a": [1], "b": [2]}).write_table("t")
     assert DeltaTable(uri).version() == 0
 

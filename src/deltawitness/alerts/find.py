@@ -12,6 +12,7 @@ from deltawitness.answers.trends.regressions import read_regressions
 from deltawitness.answers.trends.values import Regression, RegressionKind, TableCadence, TableState
 from deltawitness.html_report.markup import visible
 from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.plurals import count_of
 
 __all__ = ["find_alerts"]
 
@@ -88,7 +89,7 @@ def _broken(subject: str, found: Regression) -> Alert:
         since=found.time,
         run_id=found.run_id,
         text=f"job {name} is broken since {_time(found.time)}:"
-        f" {found.value:g} of its last {found.typical:g} runs failed{error}",
+        f" {found.value:g} of its last {count_of(found.typical, 'run')} failed{error}",
     )
 
 

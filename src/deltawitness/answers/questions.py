@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import datetime
 
 from deltawitness.answers.commits import read_commit
@@ -22,7 +21,7 @@ from deltawitness.forks import mark_delta_rs_used
 from deltawitness.html_display import RowList
 from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.locations import root_of
+from deltawitness.ledger.tables.locations import chosen_settings, root_of
 from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult, ExpectationResult
 from deltawitness.settings import Settings
@@ -60,7 +59,8 @@ def show(
             one of the two.
         root: the cache root of the ledger; `settings.cache_root` when None.
         storage_options: as for `DeltaTable`; `settings.storage_options` when None.
-        settings: the settings; read from the environment when None.
+        settings: the settings; when None, those with which the process is instrumented, if they have a cache
+            root, else those of the environment.
 
     Raises:
         LedgerLookupError: the name means nothing, or several runs or tables; the message lists them.
@@ -323,12 +323,7 @@ def settings_with(
     root: _Root, storage_options: dict[str, str] | None, settings: Settings | None
 ) -> Settings:
     """Return the settings of a question, with the arguments of the caller that are set."""
-    given = Settings.or_from_env(settings)
-    return replace(
-        given,
-        cache_root=given.cache_root if root is None else os.fspath(root),
-        storage_options=storage_options or given.storage_options,
-    )
+    return chosen_settings(root, storage_options, settings)
 
 
 def ledger_of(settings: Settings, *, is_required: bool = True) -> LedgerListing:

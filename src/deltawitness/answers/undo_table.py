@@ -22,6 +22,7 @@ from deltawitness.answers.undo_plan import LaterCommit, UndoState, UndoTable
 from deltawitness.commit.log import CommitLog, open_log, read_commits
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.ledger.tables.schema import Source
+from deltawitness.plurals import form_for
 from deltawitness.semconv import CACHE_ENTRY, UNDONE_RUN
 
 __all__ = ["WrittenTable", "later_commit"]
@@ -238,7 +239,7 @@ def _why_not(
 def _numbers(later: Sequence[LaterCommit]) -> str:
     more = ", ..." if len(later) > FILES_SHOWN else ""
     versions = ", ".join(str(each.version) for each in later[:FILES_SHOWN])
-    return f"version{'s' if len(later) > 1 else ''} {versions}{more}"
+    return f"{form_for(len(later), 'version')} {versions}{more}"
 
 
 def later_commit(commit: LogCommit) -> LaterCommit:

@@ -24,6 +24,7 @@ from deltawitness.cli.ledger_option import (
 )
 from deltawitness.extras import require
 from deltawitness.openlineage.datasets import NamingOptions
+from deltawitness.plurals import count_of, form_for
 from deltawitness.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -115,10 +116,11 @@ def _send(events: Iterable[RunEvent], destination: str) -> int:
             if in_succession == 1:
                 print_error(f"an event was refused: {redact_text(str(error))}")
             if in_succession >= MAX_FAILURES:
-                print_error(f"stopped after {sent} events: {refused} were refused")
+                verb = form_for(refused, "was", "were")
+                print_error(f"stopped after {count_of(sent, 'event')}: {refused} {verb} refused")
                 break
         else:
             sent, in_succession = sent + 1, 0
     client.close(10.0)
-    print(f"{sent} events sent")
+    print(f"{count_of(sent, 'event')} sent")
     return refused

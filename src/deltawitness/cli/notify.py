@@ -30,7 +30,7 @@ from deltawitness.cli.ledger_option import (
     listed_ledger,
     settings_of,
 )
-from deltawitness.report.format import count_of
+from deltawitness.plurals import count_of
 from deltawitness.semconv import Env
 
 __all__ = ["notify_command"]

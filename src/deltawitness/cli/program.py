@@ -130,15 +130,20 @@ def run_program(
         environment: its environment.
         output: its standard output; that of this process when None.
     """
+    early: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.default_int_handler:
+        # It would raise KeyboardInterrupt after the start, and leave the program behind. A handler of Python
+        # is not inherited, so that the program starts with the same one as without this command.
+        signal.signal(signal.SIGINT, lambda number, _: early.append(number))
     try:
         child = subprocess.Popen(command, env=environment, stdout=output)  # noqa: S603 - the command's purpose is to run it
-    except FileNotFoundError:
-        print_error(f"{command[0]}: command not found")
-        return ProgramEnd(NOT_FOUND)
-    except PermissionError:
-        found = shutil.which(command[0]) or command[0]
-        print_error(f"{found}: cannot be executed")
-        return ProgramEnd(NOT_EXECUTABLE)
+    except BaseException as error:
+        signal.signal(signal.SIGINT, previous)
+        ended = _not_started(command, error)
+        if ended is None:
+            raise
+        return ended
 
     def forward(number: int, _: FrameType | None) -> None:
         child.send_signal(number)
@@ -147,8 +152,23 @@ def run_program(
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), forward)
     # A terminal sends an interrupt to every process of its foreground group, so the program gets it too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
+    is_in_foreground = _is_in_foreground()
+    signal.signal(signal.SIGINT, signal.SIG_IGN if is_in_foreground else forward)
+    for number in () if is_in_foreground else early:
+        child.send_signal(number)
     return ProgramEnd(child.wait(), child.pid)
+
+
+def _not_started(command: list[str], error: BaseException) -> ProgramEnd | None:
+    """Print why a program does not exist or cannot be executed; return None for any other error."""
+    if isinstance(error, FileNotFoundError):
+        print_error(f"{command[0]}: command not found")
+        return ProgramEnd(NOT_FOUND)
+    if isinstance(error, PermissionError):
+        found = shutil.which(command[0]) or command[0]
+        print_error(f"{found}: cannot be executed")
+        return ProgramEnd(NOT_EXECUTABLE)
+    return None
 
 
 def _is_in_foreground() -> bool:

@@ -24,7 +24,8 @@ from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.spool.progress_line import ProgressLine
 from deltawitness.ledger.spool.reader import spools_in
 from deltawitness.ledger.spool.running import read_running
-from deltawitness.report.format import count_of, number, operation
+from deltawitness.plurals import count_of
+from deltawitness.report.format import number, operation
 from deltawitness.report.lineage import visible
 from deltawitness.report.live import duration
 from deltawitness.semconv import Env, parse_flag

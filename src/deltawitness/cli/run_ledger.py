@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +27,20 @@ from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings
 from deltawitness.thread_hold import hold_at_exit
 
-__all__ = ["OwnFolder", "RunLedger", "default_folder", "run_ledger"]
+__all__ = ["OwnFolder", "RunLedger", "default_folder", "run_ledger", "wait_while_working"]
 
 DRAIN_TIMEOUT = 30.0
+"""Seconds without progress after which the command no longer waits for the final drain."""
+
+LONGEST_DRAIN = 120.0
 """Maximum time in seconds that the command waits for the final drain."""
+
+DRAIN_POLL = 0.25
+"""Seconds between two checks of whether the final drain makes progress."""
+
+PROGRESS = 0.05
+"""Seconds of CPU time that are progress. In `DRAIN_TIMEOUT` seconds, a drain that waits for its storage uses
+less, and one that computes uses more, also on a machine without free CPU time."""
 
 
 class OwnFolder:
@@ -113,10 +124,11 @@ class RunLedger:
             target=lambda: operations.append(_drain()), name="deltawitness-drain", daemon=True
         )
         thread.start()
-        thread.join(DRAIN_TIMEOUT)
-        if thread.is_alive():
+        started = time.monotonic()
+        if not wait_while_working(thread):
+            lasted = time.monotonic() - started
             print_error(
-                f"the ledger drain takes more than {DRAIN_TIMEOUT:g} s: the next drain imports the other spools"
+                f"the ledger drain takes more than {lasted:.0f} s: the next drain imports the other spools"
             )
         return sum(operations)
 
@@ -139,6 +151,27 @@ class RunLedger:
             return bool(spools_in(self.spools, None))
         except OSError:
             return False
+
+
+def wait_while_working(
+    thread: threading.Thread, *, cpu_time: Callable[[], float] = time.process_time
+) -> bool:
+    """Wait until a thread ends, or until the process makes no progress; return whether the thread has ended.
+
+    Args:
+        thread: a thread that was started.
+        cpu_time: returns the seconds of CPU time that the process has used.
+    """
+    started = moved_at = time.monotonic()
+    used = cpu_time()
+    while thread.is_alive():
+        thread.join(DRAIN_POLL)
+        now, used_now = time.monotonic(), cpu_time()
+        if used_now - used >= PROGRESS:
+            moved_at, used = now, used_now
+        if now - moved_at >= DRAIN_TIMEOUT or now - started >= LONGEST_DRAIN:
+            break
+    return not thread.is_alive()
 
 
 def run_ledger(*, is_wanted: bool) -> RunLedger:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deltawitness.cli.console import exit_on_error
+from deltawitness.command_interrupt import INTERRUPTED
 from deltawitness.semconv import Env
 from deltawitness.settings import Settings
 
@@ -45,7 +46,11 @@ def with_storage_options(command: Callable[..., None]) -> Callable[..., None]:
         given = kwargs.pop(_PARAMETER, None)
         if given:
             _add_to_environment(given)
-        command(*args, **kwargs)
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            # Not all releases of Typer exit with this code.
+            raise typer.Exit(INTERRUPTED) from None
 
     signature = inspect.signature(command, eval_str=True)
     added = inspect.Parameter(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from deltawitness.events import ExpectationCheck
 from deltawitness.expectations.rules import Bounds, Rules
+from deltawitness.plurals import count_of
 from deltawitness.semconv import ExpectationRule
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def rows_check(rows: int, bounds: Bounds) -> ExpectationCheck:
     """
     low, high = bounds
     is_met = (low is None or rows >= low) and (high is None or rows <= high)
-    detail = f"{_counted(rows, 'row')}, {bounds_text(bounds)} allowed"
+    detail = f"{count_of(rows, 'row')}, {bounds_text(bounds)} allowed"
     return ExpectationCheck(ExpectationRule.ROWS_ADDED, (), is_met, rows, detail)
 
 
@@ -86,8 +87,8 @@ def nulls_check(column: str, nulls: int, rows: int, most: float) -> ExpectationC
         most: the maximum number of nulls; a float is a fraction of the rows.
     """
     is_met = nulls <= most if isinstance(most, int) else not nulls or nulls / rows <= most
-    allowed = f"{most:g} of {rows} rows" if isinstance(most, float) else f"{most}"
-    detail = f"{_counted(nulls, 'null')}, at most {allowed} allowed"
+    allowed = f"{most:g} of {count_of(rows, 'row')}" if isinstance(most, float) else f"{most}"
+    detail = f"{count_of(nulls, 'null')}, at most {allowed} allowed"
     return ExpectationCheck(ExpectationRule.NULLS, (column,), is_met, nulls, detail)
 
 
@@ -99,17 +100,8 @@ def values_check(column: str, outside: int, counted: str) -> ExpectationCheck:
         outside: number of rows, or of files, with another value.
         counted: `row` or `file`.
     """
-    detail = f"{_counted(outside, counted)} with a value that is not allowed"
+    detail = f"{count_of(outside, counted)} with a value that is not allowed"
     return ExpectationCheck(ExpectationRule.VALUES, (column,), outside == 0, outside, detail)
-
-
-def _counted(count: int, noun: str) -> str:
-    """Return a count with what it counts, in the singular or the plural.
-
-    >>> _counted(1, "row"), _counted(2, "row")
-    ('1 row', '2 rows')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def bounds_text(bounds: Bounds) -> str:
@@ -192,7 +184,7 @@ class _Unique:
             repeated = self._repeated()
         except Exception as error:  # noqa: BLE001 - Arrow cannot group values of every type
             return _uncheckable(ExpectationRule.UNIQUE, self._key, error)
-        detail = f"{_counted(repeated, 'row')} with a key that occurs more than once"
+        detail = f"{count_of(repeated, 'row')} with a key that occurs more than once"
         return ExpectationCheck(ExpectationRule.UNIQUE, self._key, repeated == 0, repeated, detail)
 
     def _repeated(self) -> int:

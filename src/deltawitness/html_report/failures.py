@@ -11,7 +11,8 @@ from deltawitness.html_report.graph_drawing import name_of
 from deltawitness.html_report.markup import Markup, element, isolated, join
 from deltawitness.html_report.tables import link_to_run, links_to_tables
 from deltawitness.html_report.values import operation_name, place_of, table_name
-from deltawitness.report.format import count_of, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import timestamp
 
 __all__ = ["failures", "version_range"]
 

@@ -9,7 +9,7 @@ from deltawitness.html_report.content import EdgeColumns, GraphEdge, InputEdge, 
 from deltawitness.html_report.graph_drawing import draw_graph, versioned_name
 from deltawitness.html_report.markup import Markup, element, isolated, join, visible
 from deltawitness.html_report.tables import scrolled
-from deltawitness.report.format import count_of
+from deltawitness.plurals import count_of
 
 __all__ = ["dependents", "drawn_edges", "lineage_graph"]
 

@@ -16,6 +16,7 @@ from deltawitness.html_report.island import island
 from deltawitness.html_report.markup import Markup, element, isolated, join
 from deltawitness.html_report.timeline import timeline
 from deltawitness.html_report.verdict import verdict, worse_than_before
+from deltawitness.plurals import count_of
 from deltawitness.report.format import timestamp
 
 __all__ = ["MAX_BYTES", "page"]
@@ -114,9 +115,9 @@ def _section(
 
 def _events(content: ReportContent) -> Markup:
     """Return the frame of the table of events, which the script fills."""
-    note = f"{content.total:,} operations."
+    note = f"{count_of(content.total, 'operation')}."
     if content.left_out > 0:
-        shown = f"{len(content.events):,} of {content.total:,} operations"
+        shown = f"{len(content.events):,} of {count_of(content.total, 'operation')}"
         note = (
             f"{shown}: the newest, and the newest failed ones; the other {content.left_out:,} are in the"
             " sums. Use --since, --job or --run for fewer."

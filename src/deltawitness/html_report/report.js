@@ -129,7 +129,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
     shown.forEach((event) => body.append(line(event)));
     table.append(caption, top, body);
     byId("rows").replaceChildren(table);
-    byId("count").textContent = count(found.length) + " of " + count(data.events.length) + " events";
+    byId("count").textContent = count(found.length) + " of " + count(data.events.length) + (data.events.length === 1 ? " event" : " events");
     byId("previous").disabled = state.page === 0;
     byId("next").disabled = state.page >= pages - 1;
     const pairs = Object.entries(state.chosen);

@@ -21,7 +21,8 @@ from deltawitness.html_report.values import (
     table_name,
 )
 from deltawitness.locations import last_segment
-from deltawitness.report.format import count_of, number, rows, size, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import number, rows, size, timestamp
 
 __all__ = ["cache", "conflicts", "errors", "runs", "scope_text", "tables"]
 

@@ -16,7 +16,8 @@ from deltawitness.html_report.values import (
     operation_name,
     place_of,
 )
-from deltawitness.report.format import count_of, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import timestamp
 
 __all__ = ["timeline"]
 

@@ -7,7 +7,8 @@ from deltawitness.html_report.content import ReportContent
 from deltawitness.html_report.markup import Markup, element, isolated, join
 from deltawitness.html_report.tables import link_to_run, table
 from deltawitness.html_report.values import duration
-from deltawitness.report.format import count_of, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import timestamp
 
 __all__ = ["is_ok", "verdict", "verdict_text", "worse_than_before"]
 
@@ -116,7 +117,7 @@ def _value(kind: RegressionKind, value: float) -> str:
     if kind is RegressionKind.SLOWER:
         return duration(value)
     if kind is RegressionKind.SMALLER:
-        return f"{value:,.0f} rows"
+        return count_of(value, "row")
     return count_of(round(value), "failed run")
 
 
@@ -124,7 +125,7 @@ def _typical(kind: RegressionKind, value: float) -> str:
     if kind is RegressionKind.SLOWER:
         return f"median {duration(value)}"
     if kind is RegressionKind.SMALLER:
-        return f"median {value:,.0f} rows"
+        return f"median {count_of(value, 'row')}"
     return f"of {count_of(round(value), 'run')}"
 
 

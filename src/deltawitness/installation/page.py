@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.delta_rs.seam_states import SeamState
 from deltawitness.installation.model import SettingSource
+from deltawitness.plurals import count_of
 
 if TYPE_CHECKING:
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo
@@ -94,7 +95,7 @@ def _ledger(ledger: LedgerInfo) -> Iterator[str]:
         "root": f"{ledger.kind} {ledger.root or ''}".strip(),
         "enabled": "yes" if ledger.is_enabled else "no",
         "tables": "not read" if ledger.tables is None else ", ".join(ledger.tables) or "none",
-        "spools": f"{ledger.spools} ({ledger.spool_bytes:,} bytes)",
+        "spools": f"{ledger.spools} ({count_of(ledger.spool_bytes, 'byte')})",
         "segments not drained": str(ledger.segments),
     }
     if ledger.oldest is not None:

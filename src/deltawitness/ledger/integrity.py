@@ -17,6 +17,7 @@ from deltawitness.ledger.spool.records import decode
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, TABLES, LedgerRoot, LedgerTable
 from deltawitness.ledger.tables.shards import TableParts, open_parts
+from deltawitness.plurals import count_of, form_for
 from deltawitness.redaction import redact_text
 from deltawitness.settings import Settings
 
@@ -183,6 +184,7 @@ def _waiting(spools: Path) -> tuple[int, list[Finding]]:
         ids |= {line.key for line in lines.valid if line.kind in {"N", "R"}}
         if lines.damaged:
             where = f"{path.parent.name}/{path.name}"
-            text = f"{lines.damaged} lines do not match their checksum"
+            verb = form_for(lines.damaged, "does not match its", "do not match their")
+            text = f"{count_of(lines.damaged, 'line')} {verb} checksum"
             findings.append(Finding(Problem.DAMAGED_LINES, where, text))
     return len(ids), findings

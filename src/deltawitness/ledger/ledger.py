@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ from deltawitness.ledger.tables.arrow import without_views
 from deltawitness.ledger.tables.duckdb_views import register_in_duckdb
 from deltawitness.ledger.tables.frames import frame_of
 from deltawitness.ledger.tables.listing import LedgerListing
-from deltawitness.ledger.tables.locations import root_of, spool_folder
+from deltawitness.ledger.tables.locations import chosen_settings, root_of, spool_folder
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     RUNS,
@@ -102,7 +101,8 @@ class Ledger:
     Args:
         root: the cache root; `settings.cache_root` when None.
         storage_options: as for `DeltaTable`; `settings.storage_options` when None.
-        settings: the settings; read from the environment when None.
+        settings: the settings; when None, those with which the process is instrumented, if they have a cache
+            root, else those of the environment.
 
     Raises:
         ConfigurationError: a setting in the environment is invalid.
@@ -129,12 +129,7 @@ class Ledger:
         *,
         settings: Settings | None = None,
     ) -> None:
-        given = Settings.or_from_env(settings)
-        self._settings = replace(
-            given,
-            cache_root=given.cache_root if root is None else str(root),
-            storage_options=storage_options or given.storage_options,
-        )
+        self._settings: Settings = chosen_settings(root, storage_options, settings)
         self.root: LedgerRoot = root_of(self._settings)
         self.spools: Path = spool_folder(self._settings, self.root)
 

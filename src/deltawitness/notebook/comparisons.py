@@ -15,7 +15,8 @@ from deltawitness.notebook.parts import (
     note,
     short_id,
 )
-from deltawitness.report.format import count_of, operation, rows, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import operation, rows, timestamp
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import Explanation  # needs DataFusion

@@ -17,7 +17,8 @@ from deltawitness.notebook.parts import (
     note,
     short_id,
 )
-from deltawitness.report.format import count_of, operation, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import operation, timestamp
 
 __all__ = ["show_column_lineage", "show_impact", "show_lineage"]
 

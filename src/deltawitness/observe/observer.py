@@ -33,7 +33,7 @@ from deltawitness.run import (
 )
 from deltawitness.run_context import RunContext
 from deltawitness.run_origin import OriginOptions, use_origin_options
-from deltawitness.settings import Settings
+from deltawitness.settings import Settings, use_settings
 from deltawitness.telemetry.cache_spans import on_cache_operation, use_providers
 from deltawitness.telemetry.metrics import DrainInstruments
 from deltawitness.thread_hold import hold_at_exit
@@ -150,6 +150,7 @@ class Observer(CallObserver):
         """Become the process's observer: listen to runs, and flush at exit."""
         global _observer  # noqa: PLW0603 - one observer per process
         _observer = self
+        use_settings(self.settings)
         self._exporters.use()
         use_origin_options(_origin_options(self.settings))
         if self.recorder is not None:
@@ -209,6 +210,7 @@ class Observer(CallObserver):
         atexit.unregister(restore_interrupt)
         if _observer is self:
             _observer = None
+            use_settings(None)
             use_origin_options(None)
             on_internal_error(None)
             use_providers(None, None, None)

@@ -15,6 +15,7 @@ from deltawitness.delivery import Delivery, Step
 from deltawitness.events import InputVersion, WriteEvent
 from deltawitness.internal_errors import report
 from deltawitness.locations import strip_credentials
+from deltawitness.plurals import count_of, form_for
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
@@ -130,7 +131,11 @@ class QueuedSink(ABC):
             self._drop(left)
         if dropped := self.counts.dropped:
             _log.warning(
-                "%s: %d of %d writes were not sent", self.component, dropped, self.counts.received
+                "%s: %d of %s %s not sent",
+                self.component,
+                dropped,
+                count_of(self.counts.received, "write"),
+                form_for(dropped, "was", "were"),
             )
             self.counts = SinkCounts()
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from deltawitness.commit import CommitMetadata
-from deltawitness.report.format import count_of
+from deltawitness.plurals import count_of
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["AuditResult", "audit_json", "print_audit"]

@@ -9,7 +9,8 @@ from rich.console import Console
 from deltawitness.answers.bisect_values import BisectInput, BisectResult, BisectState
 from deltawitness.answers.diff.table_values import DiffOperation
 from deltawitness.answers.shown_commit import ShownCommit
-from deltawitness.report.format import count_of, operation, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import operation, timestamp
 from deltawitness.report.tables import print_line
 
 __all__ = ["print_bisect", "print_commit_line"]

@@ -8,7 +8,8 @@ from itertools import groupby
 from rich.console import Console
 
 from deltawitness.answers.blame_values import BlamedRow, BlamedWrite, BlameResult
-from deltawitness.report.format import count_of, operation, short_ids, text, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import operation, row_values, short_ids, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_blame"]
@@ -71,7 +72,7 @@ def _cells(same: Sequence[_Numbered], ids: Mapping[str, str]) -> list[str]:
         job, message = text(commit.job), text(commit.message)
     return [
         _spans([number for number, *_ in same]),
-        ", ".join(f"{name}={value}" for name, value in (row.values or {}).items()),
+        row_values(row.values or {}),
         "unknown" if write.version is None else str(write.version),
         what if write.is_certain else f"{what} (may have copied it)",
         time,

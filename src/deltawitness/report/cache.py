@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from deltawitness.report.format import count_of, seconds, short_ids, size, text, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import seconds, short_ids, size, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:

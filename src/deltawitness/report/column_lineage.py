@@ -11,6 +11,7 @@ from rich.console import Console
 from deltawitness.answers.column_graph import ColumnEdge, ColumnLineage, TableColumn
 from deltawitness.answers.lineage_graph import LineageDirection
 from deltawitness.answers.rows import TableVersion
+from deltawitness.plurals import count_of, form_for
 from deltawitness.report.lineage import dot_escape, mermaid_escape, one_line, visible
 from deltawitness.report.tables import print_line
 
@@ -164,13 +165,17 @@ def _notes(graph: ColumnLineage) -> Iterator[str]:
         column = "columns" if each.column is None else f"column {visible(each.column)}"
         yield f"{names[each.table]}: {column} unknown: {each.reason}"
     if len(graph.unknown) > NOTES_SHOWN:
-        yield f"{len(graph.unknown) - NOTES_SHOWN} more columns or versions are unknown"
+        yield _more_unknown(len(graph.unknown) - NOTES_SHOWN)
     if not graph.has_history and any(map(_is_within_a_table, graph.edges)):
         yield "--history also follows the earlier versions of a table"
     if graph.cut:
         count = len(graph.cut)
-        what = "1 version is" if count == 1 else f"{count} versions are"
+        what = f"{count_of(count, 'version')} {form_for(count, 'is', 'are')}"
         yield f"cut at depth {graph.depth} or at its size: {what} not followed"
+
+
+def _more_unknown(count: int) -> str:
+    return f"{count:,} more {form_for(count, 'column or version is', 'columns or versions are')} unknown"
 
 
 def _is_within_a_table(edge: ColumnEdge) -> bool:

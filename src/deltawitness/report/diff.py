@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import Console
 
@@ -14,10 +13,11 @@ from deltawitness.answers.diff.table_values import (
     RowExample,
     TableDiff,
 )
+from deltawitness.plurals import count_of
 from deltawitness.report.format import (
-    count_of,
     number,
     operation,
+    row_values,
     rows,
     short_ids,
     size,
@@ -150,18 +150,10 @@ def _example(example: RowExample) -> tuple[str, ...]:
     return (
         example.change.value,
         "" if example.count == 1 else number(example.count),
-        _values(example.values),
-        _values(example.before),
-        _values(example.after),
+        row_values(example.values),
+        row_values(example.before),
+        row_values(example.after),
     )
-
-
-def _values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_value(value)}" for name, value in values.items())
-
-
-def _value(value: Any) -> str:
-    return "NULL" if value is None else str(value)
 
 
 def _print_statistics(console: Console, found: TableDiff) -> None:

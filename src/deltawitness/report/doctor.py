@@ -7,7 +7,8 @@ from collections import Counter
 from rich.console import Console
 
 from deltawitness.answers.health.values import Health, HealthFinding, Severity, TableHealth
-from deltawitness.report.format import count_of, size, text
+from deltawitness.plurals import count_of
+from deltawitness.report.format import size, text
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_health"]

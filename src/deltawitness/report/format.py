@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from deltawitness.answers.json_values import json_value
 from deltawitness.locations import last_segment
 
 __all__ = [
-    "count_of",
     "number",
     "operation",
+    "row_values",
     "rows",
     "seconds",
     "short_ids",
@@ -37,15 +39,6 @@ def number(count: int | None) -> str:
     ('1,234,567', '', '')
     """
     return f"{count:,}" if count else ""
-
-
-def count_of(count: int, unit: str, plural: str | None = None) -> str:
-    """Return a count and its unit, in the singular or plural.
-
-    >>> count_of(1, "table"), count_of(1200, "commit"), count_of(2, "entry", "entries")
-    ('1 table', '1,200 commits', '2 entries')
-    """
-    return f"{count:,} {unit}" if count == 1 else f"{count:,} {plural or unit + 's'}"
 
 
 def size(count: float | None) -> str:
@@ -114,6 +107,26 @@ def storage_reason(message: str) -> str:
 def text(value: object) -> str:
     """Return a value as text; an empty text for None."""
     return "" if value is None else str(value)
+
+
+def row_values(values: Mapping[str, Any]) -> str:
+    """Return the values of a row as text; those of nested types as JSON, cut to `NESTED_CHARACTERS`.
+
+    >>> row_values({"id": 1, "name": None, "x": {"y": [1, None]}})
+    'id=1, name=NULL, x={"y":[1,null]}'
+    """
+    return ", ".join(f"{name}={_row_value(value)}" for name, value in values.items())
+
+
+NESTED_CHARACTERS = 80
+"""Maximum number of characters of a value of a nested type."""
+
+
+def _row_value(value: Any) -> str:
+    if not isinstance(value, dict | list):
+        return "NULL" if value is None else str(value)
+    shown = json.dumps(json_value(value), ensure_ascii=False, separators=(",", ":"))
+    return shown if len(shown) <= NESTED_CHARACTERS else f"{shown[: NESTED_CHARACTERS - 1]}…"
 
 
 def rows(added: int | None, updated: int | None, deleted: int | None) -> str:

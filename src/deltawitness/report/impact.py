@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from deltawitness.answers.impact_report import Dependent, DependentInput, Impact
-from deltawitness.report.format import count_of, text, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_impact"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deltawitness.report.format import count_of
+from deltawitness.plurals import count_of
 from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:

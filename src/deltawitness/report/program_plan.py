@@ -14,7 +14,8 @@ from deltawitness.answers.program_plan.values import (
     PlannedTable,
     ProgramPlan,
 )
-from deltawitness.report.format import count_of, operation, rows, size, text
+from deltawitness.plurals import count_of
+from deltawitness.report.format import operation, rows, size, text
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_applied", "print_plan"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from deltawitness.report.format import count_of, short_ids, storage_reason, text
+from deltawitness.plurals import count_of
+from deltawitness.report.format import short_ids, storage_reason, text
 from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:

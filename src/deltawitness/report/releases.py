@@ -15,7 +15,8 @@ from deltawitness.answers.releases.values import (
 )
 from deltawitness.answers.undo_plan import UndoState
 from deltawitness.ledger.tables.releases import Release, ReleasedTable
-from deltawitness.report.format import count_of, rows, text, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import rows, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 from deltawitness.report.undo import STATE_WORDS, later_lines, print_undo_tables
 
@@ -125,7 +126,7 @@ def _check_cells(table: CheckedTable) -> tuple[str, ...]:
 def _missing(table: CheckedTable) -> Iterator[str]:
     yield from (f"{table.table}: missing {path}" for path in table.missing[:MISSING_SHOWN])
     if len(table.missing) > MISSING_SHOWN:
-        yield f"{table.table}: {len(table.missing) - MISSING_SHOWN:,} more missing files"
+        yield f"{table.table}: {count_of(len(table.missing) - MISSING_SHOWN, 'more missing file')}"
 
 
 def print_release_restore(console: Console, found: ReleaseRestore) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from deltawitness.answers.run_time import OperationTime, RunTime
-from deltawitness.report.format import count_of, number, operation, text
+from deltawitness.plurals import count_of
+from deltawitness.report.format import number, operation, text
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_time"]

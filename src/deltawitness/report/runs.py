@@ -9,6 +9,7 @@ from rich.console import Console
 
 from deltawitness.answers.rows import seconds_of_run
 from deltawitness.answers.trace_links import trace_url
+from deltawitness.plurals import count_of
 from deltawitness.report.failures import print_failed
 from deltawitness.report.format import number, seconds, short_ids, text, timestamp
 from deltawitness.report.summary import print_summary_table, summary_of_rows
@@ -139,7 +140,7 @@ _PROCESS_COLUMNS = (
 
 
 def _print_processes(console: Console, parts: Sequence[Row]) -> None:
-    print_line(console, f"{len(parts)} processes:")
+    print_line(console, f"{count_of(len(parts), 'process', 'processes')}:")
     cells = [
         [
             text(part["host"]),
@@ -169,7 +170,7 @@ def _details(run: Row) -> list[str]:
         lines.append(f"child of run {run['parent_run_id']}")
     lines += _origin_lines(run)
     if run["dropped"]:
-        lines.append(f"{run['dropped']} operations were dropped before they were recorded")
+        lines.append(f"{count_of(run['dropped'], 'operation')} dropped before being recorded")
     lines += [f"{entry['name']}: {entry['value']}" for entry in run["attributes"] or []]
     return lines
 

@@ -12,8 +12,9 @@ from rich.tree import Tree
 
 from deltawitness.events import METRIC_MEANINGS
 from deltawitness.events_file import EventLine
+from deltawitness.plurals import count_of
 from deltawitness.report.failures import print_failed
-from deltawitness.report.format import count_of, number, operation, size
+from deltawitness.report.format import number, operation, size
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = [

@@ -14,7 +14,8 @@ from deltawitness.answers.trends.values import (
     TableCadence,
     TableState,
 )
-from deltawitness.report.format import count_of, short_ids, text, timestamp
+from deltawitness.plurals import count_of
+from deltawitness.report.format import short_ids, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["duration", "print_overdue", "print_regressions"]
@@ -175,8 +176,8 @@ def print_regressions(console: Console, found: RegressionResult) -> None:
 def _what(each: Regression) -> str:
     match each.kind:
         case RegressionKind.BROKEN | RegressionKind.FLAKY:
-            return f"{each.value:.0f} of the last {each.typical:.0f} runs failed"
+            return f"{each.value:.0f} of the last {count_of(each.typical, 'run')} failed"
         case RegressionKind.SLOWER:
             return f"{each.value:.1f} s, median {each.typical:.1f} s"
         case RegressionKind.SMALLER:
-            return f"{each.value:,.0f} rows, median {each.typical:,.0f}"
+            return f"{count_of(each.value, 'row')}, median {each.typical:,.0f}"

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from deltawitness.answers.undo_plan import LaterCommit, UndoPlan, UndoState, UndoTable
-from deltawitness.report.format import count_of, text
+from deltawitness.plurals import count_of
+from deltawitness.report.format import text
 from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["STATE_WORDS", "later_lines", "print_undo", "print_undo_tables"]
@@ -85,7 +86,7 @@ def later_lines(table: UndoTable) -> Iterator[str]:
     for commit in table.later[:LATER_SHOWN]:
         yield f"{table.name}@{commit.version} {words}: {_who(commit)}"
     if len(table.later) > LATER_SHOWN:
-        yield f"{table.name}: {len(table.later) - LATER_SHOWN} more later commits of others"
+        yield f"{table.name}: {count_of(len(table.later) - LATER_SHOWN, 'more later commit')} of others"
 
 
 def _who(commit: LaterCommit) -> str:

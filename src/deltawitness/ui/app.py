@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Header, Input, Static, TabbedContent, TabPane
 
 from deltawitness.answers.health.values import Health
-from deltawitness.report.format import count_of
+from deltawitness.plurals import count_of
 from deltawitness.report.lineage import visible
 from deltawitness.settings import Settings
 from deltawitness.ui.background import in_thread

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,15 @@ from deltawitness.scan.read_ahead import read_ahead
 if TYPE_CHECKING:
     from deltawitness.answers.diff.versions import OpenVersion
 
-__all__ = ["ComparableRows", "Reading", "RowSource", "canonical", "comparable_type", "source_of"]
+__all__ = [
+    "ComparableRows",
+    "Reading",
+    "RowSource",
+    "canonical",
+    "comparable_type",
+    "nested_values",
+    "source_of",
+]
 
 BATCH_ROWS = 1 << 16
 """Maximum number of rows of a batch."""
@@ -295,6 +303,72 @@ def _hash(value: Any) -> str:
     return hashlib.blake2b(
         canonical(value).encode("utf-8", "surrogatepass"), digest_size=16
     ).hexdigest()
+
+
+def _storage_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type without extensions and dictionaries around it."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _storage_type(kind.storage_type)
+    return _storage_type(kind.value_type) if pt.is_dictionary(kind) else kind
+
+
+def _stored(values: pa.Array) -> pa.Array:
+    """Return values without extensions and dictionaries around them."""
+    if isinstance(values.type, pa.BaseExtensionType):
+        return _stored(values.storage)
+    return _stored(values.dictionary_decode()) if pt.is_dictionary(values.type) else values
+
+
+def nested_values(
+    source: RowSource, wanted: Mapping[str, Iterable[object]]
+) -> dict[str, dict[str, Any]]:
+    """Return values of nested types by column and by their hash, which :class:`ComparableRows` has instead.
+
+    The columns are read once, until all values are found.
+
+    Args:
+        source: the rows.
+        wanted: hashes by column; other columns and other values are ignored.
+    """
+    kinds = {
+        name: _storage_type(source.schema.field(name).type)
+        for name in wanted
+        if name in source.schema.names
+    }
+    columns = [name for name, kind in kinds.items() if pt.is_nested(kind)]
+    missing = {name: set(wanted[name]) for name in columns}
+    found: dict[str, dict[str, Any]] = {name: {} for name in columns}
+    if not columns:
+        return found
+    for read in source.reads:
+        for batch in read(columns):
+            for name, values in zip(columns, batch.columns, strict=True):
+                for value in _stored(values).to_pylist() if missing[name] else ():
+                    if value is not None and (key := _hash(value)) in missing[name]:
+                        missing[name].discard(key)
+                        found[name][key] = _plain(value, kinds[name])
+            if not any(missing.values()):
+                return found
+    return found
+
+
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    """Return a nested value with mappings for its structs and maps, and lists for its lists.
+
+    A map stays a list of pairs if its keys are nested, or if one of them is repeated.
+    """
+    kind = _storage_type(kind)
+    if value is None or not pt.is_nested(kind):
+        return value
+    if pt.is_struct(kind):
+        return {each.name: _plain(value[each.name], each.type) for each in kind}
+    if pt.is_map(kind):
+        pairs = [(_plain(key, kind.key_type), _plain(each, kind.item_type)) for key, each in value]
+        is_mapping = not pt.is_nested(kind.key_type) and len(dict(pairs)) == len(pairs)
+        return dict(pairs) if is_mapping else [list(pair) for pair in pairs]
+    if hasattr(kind, "value_type"):
+        return [_plain(each, kind.value_type) for each in value]
+    return value
 
 
 def canonical(value: Any) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from deltawitness.answers.diff.datasets import ComparableRows, RowSource
 
-__all__ = ["MEMORY_BYTES", "Engine", "Pair", "compared", "listed"]
+__all__ = ["MEMORY_BYTES", "Engine", "Pair", "compared", "listed", "unreadable_rows"]
 
 MEMORY_BYTES = 1 << 30
 """Memory of a query in bytes; a query that needs more writes temporary files."""
@@ -128,10 +128,19 @@ class Engine:
             reading.stop()
         if reading.error is not None:
             name, error = reading.error
-            reason = f"the rows of {name} cannot be read: {error_text(error)}"
-            msg = f"{reason}; rows=False (--no-rows) compares the logs alone"
-            raise DiffError(msg) from error
+            raise unreadable_rows(name, error) from error
         return found
+
+
+def unreadable_rows(name: str, error: Exception) -> DiffError:
+    """Return the error for rows of a version that cannot be read.
+
+    Args:
+        name: the table and the version.
+        error: why.
+    """
+    reason = f"the rows of {name} cannot be read: {error_text(error)}"
+    return DiffError(f"{reason}; rows=False (--no-rows) compares the logs alone")
 
 
 def _session(tables: dict[str, ComparableRows], *, is_sorting: bool) -> SessionContext:

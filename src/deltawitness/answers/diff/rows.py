@@ -8,10 +8,12 @@ these files are read, to check that no key of a changed file is in one of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from deltawitness.answers.diff.by_key import compare_by_key
-from deltawitness.answers.diff.engine import Engine, Pair, listed
+from deltawitness.answers.diff.engine import Engine, Pair, listed, unreadable_rows
 from deltawitness.answers.diff.sources import RowOptions, Sources, open_sources
 from deltawitness.answers.diff.table_values import DiffChange, RowChanges, RowExample
 from deltawitness.exceptions import DiffError
@@ -36,9 +38,52 @@ def compare_rows(sources: Sources, options: RowOptions, names: tuple[str, str]) 
         msg = f"key: {names[0]} and {names[1]} do not both have the column {', '.join(missing)}"
         raise DiffError(msg)
     if not options.key:
-        return _compare_multisets(sources, common, options)
+        return _with_nested_values(_compare_multisets(sources, common, options), sources)
     columns = [*options.key, *(name for name in common if name not in options.key)]
-    return compare_by_key(sources, columns, options, names)
+    return _with_nested_values(compare_by_key(sources, columns, options, names), sources)
+
+
+# --- examples with nested values ---------------------------------------------------------------------
+
+
+def _with_nested_values(changes: RowChanges, sources: Sources) -> RowChanges:
+    """Return changes whose examples have values of nested types instead of the hashes that were compared."""
+    wanted: dict[str, set[object]] = {}
+    for example in changes.examples:
+        for values in (example.values, example.before, example.after):
+            for name, value in values.items():
+                if isinstance(value, str):
+                    wanted.setdefault(name, set()).add(value)
+    if not wanted:
+        return changes
+    from deltawitness.answers.diff.datasets import nested_values  # noqa: PLC0415 - heavy
+
+    found: dict[str, dict[str, Any]] = {}
+    for source in (sources.changed_a, sources.changed_b):
+        try:
+            for name, values in nested_values(source, wanted).items():
+                found.setdefault(name, {}).update(values)
+        except Exception as error:
+            raise unreadable_rows(source.name, error) from error
+
+    def shown(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: found[name].get(value, value)
+            if name in found and isinstance(value, str)
+            else value
+            for name, value in values.items()
+        }
+
+    examples = (
+        replace(
+            each,
+            values=shown(each.values),
+            before=shown(each.before),
+            after=shown(each.after),
+        )
+        for each in changes.examples
+    )
+    return replace(changes, examples=tuple(examples))
 
 
 # --- complete rows -----------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class FileChanges:
 
 @dataclass(frozen=True, slots=True)
 class RowExample:
-    """A row that differs. Values of nested types are their hashes.
+    """A row that differs. Structs and maps are dictionaries, and lists are lists.
 
     Attributes:
         change: `added`, `removed` or `changed`.

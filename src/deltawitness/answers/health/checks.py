@@ -10,8 +10,9 @@ from typing import Any
 from deltawitness.answers.health.repairs import Repairs
 from deltawitness.answers.health.table_state import TableState
 from deltawitness.answers.health.values import HealthCheck, HealthFinding, Severity
+from deltawitness.plurals import form_for
 
-__all__ = ["Checkup", "counted", "in_words", "versions_text"]
+__all__ = ["Checkup", "in_words", "versions_text"]
 
 SHOWN = 5
 """Maximum number of versions or names that a text lists."""
@@ -60,17 +61,7 @@ def versions_text(values: Iterable[int]) -> str:
     """
     found = list(values)
     more = "..., " if len(found) > SHOWN else ""
-    word = "version" if len(found) == 1 else "versions"
-    return f"{word} {more}{', '.join(map(str, found[-SHOWN:]))}"
-
-
-def counted(count: int, unit: str) -> str:
-    """Return a count and its unit, in the singular or plural.
-
-    >>> counted(1, "file"), counted(1200, "file")
-    ('1 file', '1,200 files')
-    """
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"
+    return f"{form_for(len(found), 'version')} {more}{', '.join(map(str, found[-SHOWN:]))}"
 
 
 _KIBI = 1024

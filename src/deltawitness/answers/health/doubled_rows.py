@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deltawitness.answers.health.checks import Checkup, counted, versions_text
+from deltawitness.answers.health.checks import Checkup, versions_text
 from deltawitness.answers.health.table_state import TableState, error_text, read_snapshot
 from deltawitness.answers.health.values import HealthCheck, HealthFinding, Severity
 from deltawitness.answers.logged_files import LoggedCommit
+from deltawitness.plurals import count_of
 from deltawitness.semconv import Operation
 
 __all__ = ["check_doubled_rows"]
@@ -55,7 +56,7 @@ def check_doubled_rows(checkup: Checkup) -> Iterator[HealthFinding]:
             "restore_version": found.second - 1,
         }
         what = "rows that it had removed" if found.is_removal else "their rows"
-        files = counted(found.files, "file")
+        files = count_of(found.files, "file")
         text = f"version {found.second} rewrote {files} that version {found.first} had removed"
         if active is not None and not found.copies & active:
             text = f"{text}: {what} were in the table twice, and no longer are"

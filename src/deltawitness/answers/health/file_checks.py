@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from deltawitness.answers.health.checks import Checkup, counted, in_words
+from deltawitness.answers.health.checks import Checkup, in_words
 from deltawitness.answers.health.table_state import ActiveFile, TableState
 from deltawitness.answers.health.values import HealthCheck, HealthFinding, Severity, SizeBucket
 from deltawitness.answers.stored_files import StoredFile
+from deltawitness.plurals import count_of
 
 __all__ = [
     "Leftovers",
@@ -84,7 +85,7 @@ def check_files(checkup: Checkup) -> Iterator[HealthFinding]:
         yield checkup.finding(
             HealthCheck.SMALL_FILES,
             Severity.WARNING if saved >= MANY_FILES else Severity.INFO,
-            f"{counted(len(files), 'file')} of {in_words(mean)} on average: a compaction would leave about"
+            f"{count_of(len(files), 'file')} of {in_words(mean)} on average: a compaction would leave about"
             f" {len(files) - saved:,}",
             command=checkup.repairs.write("optimize.compact()"),
             files=len(files),
@@ -99,7 +100,7 @@ def check_files(checkup: Checkup) -> Iterator[HealthFinding]:
         yield checkup.finding(
             HealthCheck.MISSING_FILES,
             Severity.ERROR,
-            f"{counted(len(missing), 'file')} of version {state.snapshot.version} not on the storage, such"
+            f"{count_of(len(missing), 'file')} of version {state.snapshot.version} not on the storage, such"
             f" as {missing[0]}: restore them from a copy. `repair()` removes them and their rows from the"
             " table; with `dry_run=True` it only lists them",
             command=checkup.repairs.write("repair(dry_run=True)"),
@@ -123,8 +124,9 @@ def check_file_sizes(checkup: Checkup) -> Iterator[HealthFinding]:
         yield checkup.finding(
             HealthCheck.DAMAGED_FILES,
             Severity.ERROR,
-            f"{counted(len(found), 'file')} of version {state.snapshot.version} with another size than in the"
-            f" log, such as {path} ({logged:,} bytes in the log, {stored:,} stored): restore from a copy",
+            f"{count_of(len(found), 'file')} of version {state.snapshot.version} with another size than in the"
+            f" log, such as {path} ({count_of(logged, 'byte')} in the log, {stored:,} stored): restore from"
+            " a copy",
             files=list(found)[:100],
             version=state.snapshot.version,
         )
@@ -234,7 +236,7 @@ def check_leftovers(checkup: Checkup, found: Leftovers | None) -> Iterator[Healt
     held, due, orphans = (_size(files) for files in (found.held, found.due, found.orphans))
     if found.held:
         is_much = bool(found.due) and due > max(size, _MIB)
-        text = f"{counted(len(found.held), 'file')} of old versions with {in_words(held)}"
+        text = f"{count_of(len(found.held), 'file')} of old versions with {in_words(held)}"
         ready = (
             f"; the retention of {len(found.due):,} ({in_words(due)}) is over" if found.due else ""
         )
@@ -253,7 +255,7 @@ def check_leftovers(checkup: Checkup, found: Leftovers | None) -> Iterator[Healt
         yield checkup.finding(
             HealthCheck.ORPHANS,
             Severity.WARNING if orphans > max(size // 10, _MIB) else Severity.INFO,
-            f"{counted(len(found.orphans), 'file')} with {in_words(orphans)} named by no commit of the"
+            f"{count_of(len(found.orphans), 'file')} with {in_words(orphans)} named by no commit of the"
             " log: failed writes left them, or the log's retention deleted their commits",
             command=checkup.repairs.write("vacuum(dry_run=False, full=True)"),
             files=len(found.orphans),

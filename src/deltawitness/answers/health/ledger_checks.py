@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deltawitness.answers.health.checks import Checkup, counted, versions_text
+from deltawitness.answers.health.checks import Checkup, versions_text
 from deltawitness.answers.health.values import HealthCheck, HealthFinding, Severity
 from deltawitness.answers.logged_files import LoggedCommit
 from deltawitness.answers.predicates import is_since
@@ -18,6 +18,7 @@ from deltawitness.ledger.tables.listing import LedgerListing, Row
 from deltawitness.ledger.tables.literals import is_in
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.ledger.tables.shards import open_parts
+from deltawitness.plurals import count_of
 from deltawitness.semconv import CONFLICT_TYPES, EXPIRED_PROPERTY, CacheResult, CommitKey
 from deltawitness.sql_quoting import quote_literal
 
@@ -81,14 +82,14 @@ def check_observation(checkup: Checkup) -> Iterator[HealthFinding]:
     if not foreign:
         return
     if not later:
-        text = f"{counted(len(foreign), 'commit')} made before the table was observed"
+        text = f"{count_of(len(foreign), 'commit')} made before the table was observed"
         if not observed:
-            count = counted(len(foreign), "commit")
+            count = count_of(len(foreign), "commit")
             text = f"none of {count} is observed: start writers with `deltawitness run`"
         severity, shown = Severity.INFO, foreign
     else:
         text = (
-            f"{len(later):,} of {counted(len(commits), 'commit')} not observed:"
+            f"{len(later):,} of {count_of(len(commits), 'commit')} not observed:"
             f" {versions_text(commit.version for commit in later)}, by {_engines(later)}"
         )
         severity, shown = Severity.WARNING, later
@@ -140,7 +141,7 @@ def check_ledger(checkup: Checkup, side: LedgerSide) -> Iterator[HealthFinding]:
         yield checkup.finding(
             HealthCheck.LEDGER_GAP,
             Severity.WARNING,
-            f"the ledger lacks {counted(len(missing), 'observed commit')}: {versions_text(missing)}",
+            f"the ledger lacks {count_of(len(missing), 'observed commit')}: {versions_text(missing)}",
             command=checkup.repairs.question("reconcile", "--apply"),
             versions=missing[-100:],
         )
@@ -197,14 +198,14 @@ def check_conflicts(checkup: Checkup, side: LedgerSide) -> Iterator[HealthFindin
         for winner in winners or {"a commit that is not in the log"}:
             pairs[f"{row['operation']} of {row['job'] or 'no job'}", winner] += 1
     named = "; ".join(
-        f"{loser} lost {counted(count, 'time')} against {winner}"
+        f"{loser} lost {count_of(count, 'time')} against {winner}"
         for (loser, winner), count in pairs.most_common(3)
     )
-    more = f", and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""  # noqa: PLR2004 - as above
+    more = f", and {count_of(len(pairs) - 3, 'more pair')}" if len(pairs) > 3 else ""  # noqa: PLR2004 - as above
     yield checkup.finding(
         HealthCheck.CONFLICTS,
         Severity.WARNING,
-        f"{counted(len(rows), 'write')} failed by conflicts in {CONFLICT_DAYS} days: {named}{more}",
+        f"{count_of(len(rows), 'write')} failed by conflicts in {CONFLICT_DAYS} days: {named}{more}",
         command=checkup.repairs.question_of("errors", "--since", f"{CONFLICT_DAYS}d"),
         failures=len(rows),
         pairs=[

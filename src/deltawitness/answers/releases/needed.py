@@ -11,6 +11,7 @@ from deltawitness.answers.storage import error_reason
 from deltawitness.answers.table_restore import missing_files, own_files
 from deltawitness.ledger.tables.releases import Release, ReleasedTable
 from deltawitness.locations import canonical_uri
+from deltawitness.plurals import count_of, form_for
 from deltawitness.run import suppressed
 from deltawitness.settings import Settings
 
@@ -31,8 +32,12 @@ def checked_table(table: ReleasedTable, settings: Settings) -> CheckedTable:
     except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
         return _unreadable(table, error)
     state = ReleaseTableState.INCOMPLETE if missing else ReleaseTableState.OK
-    reason = f"{len(missing):,} of {files:,} files were deleted" if missing else None
+    reason = _deleted(len(missing), count_of(files, "file")) if missing else None
     return CheckedTable(table=table, state=state, files=files, missing=missing, reason=reason)
+
+
+def _deleted(count: int, among: str) -> str:
+    return f"{count:,} of {among} {form_for(count, 'was', 'were')} deleted"
 
 
 def open_released(table: ReleasedTable, settings: Settings) -> DeltaTable | CheckedTable:
@@ -119,5 +124,5 @@ def _needed(
         vacuum_now=now,
         vacuum_later=len(needed) - len(missing) - now,
         missing=len(missing),
-        reason=f"{len(missing):,} of its files were deleted" if missing else None,
+        reason=_deleted(len(missing), "its files") if missing else None,
     )

@@ -24,6 +24,7 @@ from deltawitness.answers.trends.values import (
 from deltawitness.events import Landed
 from deltawitness.ids_and_clock import in_utc
 from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.plurals import count_of
 from deltawitness.semconv import CacheResult
 from deltawitness.settings import Settings
 
@@ -163,15 +164,15 @@ def _regression(each: Regression) -> _Found:
     code = f", code {each.good_code_version} -> {each.code_version}" if each.has_new_code else ""
     match each.kind:
         case RegressionKind.BROKEN:
-            what = f"the last {each.value:.0f} of {each.typical:.0f} runs failed"
+            what = f"the last {each.value:.0f} of {count_of(each.typical, 'run')} failed"
             error = f": {each.error_type}" if each.error_type else ""
             text = f"{what}{error}{before}{code}"
         case RegressionKind.FLAKY:
-            text = f"{each.value:.0f} of the last {each.typical:.0f} runs failed, others did not"
+            text = f"{each.value:.0f} of the last {count_of(each.typical, 'run')} failed, others did not"
         case RegressionKind.SLOWER:
             text = f"{each.value:.1f} s, median {each.typical:.1f} s{code}"
         case RegressionKind.SMALLER:
-            text = f"{each.value:,.0f} rows, median {each.typical:,.0f}{code}"
+            text = f"{count_of(each.value, 'row')}, median {each.typical:,.0f}{code}"
     return CiCheck(each.kind.value), each.job, text, each.run_id
 
 
@@ -197,7 +198,7 @@ def _overdue(found: OverdueResult, job: str | None) -> Iterator[_Found]:
             yield CiCheck.LATE, str(table.table.name), text, None
     for run in found.empty_runs:
         if job in {None, run.job}:
-            text = f"changed nothing; {run.wrote} of {run.history} earlier runs did"
+            text = f"changed nothing; {run.wrote} of {count_of(run.history, 'earlier run')} did"
             yield CiCheck.EMPTY, run.job, text, run.run_id
     for volume in found.volumes:
         if job in {None, volume.job}:
@@ -207,4 +208,4 @@ def _overdue(found: OverdueResult, job: str | None) -> Iterator[_Found]:
 def volume_text(volume: UnusualVolume) -> str:
     """Return an unusual number of rows, and what is usual, in one line."""
     usual = f"usual are {volume.low:,.0f} to {volume.high:,.0f}"
-    return f"{volume.rows:,} rows; {usual}, median {volume.typical:,.0f}"
+    return f"{count_of(volume.rows, 'row')}; {usual}, median {volume.typical:,.0f}"

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from deltawitness.answers.health.checks import counted
 from deltawitness.answers.rows import RunRow, seconds_of_run
 from deltawitness.answers.trends.ci_values import CiProblem
+from deltawitness.plurals import count_of
 
 __all__ = ["MARKER", "report_text"]
 
@@ -51,7 +51,7 @@ def report_text(
             for each in problems
         ]
         lines += _table(("", "check", "job or table", "what", "run"), rows)
-    summary = f"{counted(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
+    summary = f"{count_of(len(runs), 'run')}, {failed} not ok, {_time(since)} to {_time(at)} UTC"
     if not runs:
         return "\n".join([*lines, summary, ""])
     lines += ["<details>", f"<summary>{summary}</summary>", ""]
@@ -63,10 +63,10 @@ def _verdict(problems: Sequence[CiProblem], failed: int) -> str:
     """Return the heading: the numbers of problems and warnings, else of runs that no check has found."""
     fails = sum(each.fails for each in problems)
     warnings = len(problems) - fails
-    parts = [counted(fails, "problem")] if fails else []
-    parts += [counted(warnings, "warning")] if warnings else []
+    parts = [count_of(fails, "problem")] if fails else []
+    parts += [count_of(warnings, "warning")] if warnings else []
     if not parts and failed:
-        return f"no problems, but {counted(failed, 'run')} not ok"
+        return f"no problems, but {count_of(failed, 'run')} not ok"
     return ", ".join(parts) or "no problems"
 
 

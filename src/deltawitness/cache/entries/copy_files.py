@@ -16,6 +16,7 @@ from deltawitness.commit.log import LOG_DIRECTORY, commit_file
 from deltawitness.commit.private_api import sized_store
 from deltawitness.local_files import BINARY
 from deltawitness.locations import is_uri
+from deltawitness.plurals import count_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -131,7 +132,7 @@ def _copy_file(store: Any, target: Path, path: str, size: int) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     if copied != size:
-        msg = f"{path} has {copied} bytes, not {size}"
+        msg = f"{path} has {count_of(copied, 'byte')}, not {size}"
         raise OSError(msg)
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from deltawitness.cache.verify.compare import Comparison, compare
+from deltawitness.plurals import count_of
 from deltawitness.semconv import CacheScope
 from deltawitness.session.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.session.fingerprint.plan import fingerprint_of
@@ -63,9 +64,13 @@ class VerifyResult:
             return f"{head} ({self.reason})"
         if self.verdict is Verdict.REPRODUCIBLE:
             more = f", rounded: {', '.join(self.rounded)}" if self.rounded else ""
-            return f"{head} ({self.rows_kept} rows{more})"
+            return f"{head} ({_rows(self.rows_kept)}{more})"
         where = ", ".join(self.columns) or "the same values in other rows"
-        return f"{head} ({where}; {self.rows_kept} rows stored, {self.rows_now} recomputed)"
+        return f"{head} ({where}; {_rows(self.rows_kept)} stored, {self.rows_now} recomputed)"
+
+
+def _rows(count: int | None) -> str:
+    return "unknown rows" if count is None else count_of(count, "row")
 
 
 def compare_rows(

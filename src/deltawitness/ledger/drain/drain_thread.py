@@ -19,6 +19,7 @@ from deltawitness.ledger.spool.host import LockState, drain_lock
 from deltawitness.ledger.spool.reader import has_abandoned
 from deltawitness.ledger.spool.writer import DRAINED, Segment, Spool
 from deltawitness.ledger.tables.schema import LedgerRoot
+from deltawitness.plurals import count_of
 from deltawitness.run_context import RunContext
 from deltawitness.settings import LedgerMode, Settings
 from deltawitness.thread_start import start_thread
@@ -418,7 +419,7 @@ class DrainThread:
 
     def _report_damaged(self, lines: int) -> None:
         if lines:
-            report("spool", ValueError(f"{lines} damaged records were skipped"))
+            report("spool", ValueError(f"{count_of(lines, 'damaged record')} skipped"))
 
     def _drop_if_deleted(self, segment: Segment) -> bool:
         """Return whether a segment's file is deleted; if so, count its operations as dropped.

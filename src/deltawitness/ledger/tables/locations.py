@@ -19,13 +19,14 @@ from deltawitness.semconv import (
     SPOOL_DIRECTORY,
     Env,
 )
-from deltawitness.settings import LedgerMode, Settings, state_folder
+from deltawitness.settings import LedgerMode, Settings, settings_in_use, state_folder
 
 if TYPE_CHECKING:
     from deltawitness.ledger.tables.schema import LedgerRoot
 
 __all__ = [
     "absolute_root",
+    "chosen_settings",
     "is_enabled",
     "lock_folder",
     "resolve",
@@ -59,6 +60,43 @@ def resolve(settings: Settings) -> Settings:
         settings,
         cache_root=None if root is None else absolute_root(settings),
         spool_dir=None if spool is None else str(Path(spool).absolute()),
+    )
+
+
+def chosen_settings(
+    root: str | os.PathLike[str] | None,
+    storage_options: dict[str, str] | None,
+    settings: Settings | None,
+) -> Settings:
+    """Return the settings that are meant by the arguments of a function that reads or maintains a ledger.
+
+    Without `settings`, they are those with which the process is instrumented, if these have a cache root and
+    `root` is not another one; else those of the environment.
+
+    Args:
+        root: replaces the cache root.
+        storage_options: replace the storage options.
+        settings: the settings.
+
+    Raises:
+        ConfigurationError: `settings` is of another type, or a setting in the environment is invalid.
+    """
+    given = settings
+    if given is None:
+        used = settings_in_use()
+        if used is not None and used.cache_root is not None and _is_root_of(used, root):
+            given = used
+    given = Settings.or_from_env(given)
+    return replace(
+        given,
+        cache_root=given.cache_root if root is None else os.fspath(root),
+        storage_options=storage_options or given.storage_options,
+    )
+
+
+def _is_root_of(settings: Settings, root: str | os.PathLike[str] | None) -> bool:
+    return root is None or absolute_root(settings) == absolute_root(
+        replace(settings, cache_root=os.fspath(root))
     )
 
 

@@ -8,12 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deltawitness.exceptions import ReleaseError
-from deltawitness.ledger.tables.locations import root_of
+from deltawitness.ledger.tables.locations import chosen_settings, root_of
 from deltawitness.ledger.tables.releases import read_releases
 from deltawitness.locations import local_path
-from deltawitness.observe.observer import current_observer
 from deltawitness.session.core.state import session_of
-from deltawitness.settings import Settings
 from deltawitness.sql_quoting import quote_identifier
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def register_release(
     Args:
         ctx: the session.
         name: name of the release.
-        root: the cache root of the ledger with the release; that of the settings when None.
+        root: the cache root of the ledger with the release; as for :func:`show`.
         storage_options: as for `DeltaTable`, for a ledger and tables on an object store; those of the
             settings when None.
 
@@ -47,11 +45,9 @@ def register_release(
     """
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
-    observer = current_observer()
-    settings = Settings.from_env() if observer is None else observer.settings
-    options = settings.storage_options if storage_options is None else dict(storage_options)
-    place = settings.cache_root if root is None else os.fspath(root)
-    given = replace(settings, cache_root=place, storage_options=options)
+    given = chosen_settings(root, None, None)
+    options = given.storage_options if storage_options is None else dict(storage_options)
+    given = replace(given, storage_options=options)
     found = read_releases(root_of(given), name)
     if not found:
         msg = f"there is no release {name}"

@@ -17,6 +17,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.observe.write_watch import has_quarantined, watch_writes
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
+from deltawitness.plurals import count_of
 from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, state_of
@@ -291,7 +292,9 @@ def _with_names_of(rows: DataFrame, target: pa.Schema) -> DataFrame:
     """
     wanted, given = target.names, rows.schema().names
     if len(wanted) != len(given):
-        msg = f"write_table: the table has {len(wanted)} columns, the frame {len(given)}"
+        msg = (
+            f"write_table: the table has {count_of(len(wanted), 'column')}, the frame {len(given)}"
+        )
         raise StatementError(msg)
     if wanted == given:
         return rows

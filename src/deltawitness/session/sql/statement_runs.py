@@ -15,6 +15,7 @@ from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import RepeatedStatementWarning, RequirementError, StatementError
 from deltawitness.observe import Observer, current_observer, flush
 from deltawitness.observe.write_watch import watch_writes
+from deltawitness.plurals import count_of
 from deltawitness.semconv import Operation
 from deltawitness.session.sql.observe_writes import report_if_unreached
 from deltawitness.stack_level import stack_level_of_program
@@ -128,7 +129,7 @@ class TrackedStatement:
             failure = self._failures[-1] if self._has_failed_last else None
         happened = []
         if succeeded:
-            happened.append(f"has run ({succeeded} {'time' if succeeded == 1 else 'times'})")
+            happened.append(f"has run ({count_of(succeeded, 'time')})")
         if failure is not None:
             happened.append(str(failure))
         if running:
