@@ -30,6 +30,8 @@ from helpers.remote_parts import running_server
 WITHOUT_PANDAS = Path(__file__).parent / "helpers/hidden"
 """A folder with modules `pandas` and `numpy` that raise ModuleNotFoundError."""
 
+PACKAGE = Path(__file__).parents[1] / "src/deltawitness"
+
 SIZE = os.environ.get("TEST_SIZE")
 IS_LONG = SIZE == "long"
 
@@ -189,6 +191,17 @@ def pytest_collect_file():
     return [collector for collector in (yield) if not isinstance(collector, DoctestModule)]
 
 
+class PackageFiles:
+    """A plugin that passes over the modules of the package without a doctest: importing them takes a second."""
+
+    def pytest_ignore_collect(self, collection_path):
+        """Ignore a module without an example; other hooks decide about any other file."""
+        is_module = collection_path.suffix == ".py" and PACKAGE in collection_path.parents
+        if is_module and b">>> " not in collection_path.read_bytes():
+            return True
+        return None
+
+
 def left_out(items):
     """Return the cases that `make test` leaves out.
 
@@ -275,6 +288,7 @@ def pytest_configure(config):
     """
     for variable in ("COLUMNS", "LINES"):  # pytest-xdist sets them in its workers
         os.environ.pop(variable, None)
+    config.pluginmanager.register(PackageFiles())  # a hook of this file is for files of this folder
     config.stash[STDERR] = os.dup(2)
     config.stash[IGNORED] = getattr(config, "workerinput", {}).get("ignored") or [
         int(number) for number in STOPPING_SIGNALS if signal.getsignal(number) is signal.SIG_IGN

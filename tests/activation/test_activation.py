@@ -96,11 +96,15 @@ IMPORTS = """
 """Imports each name first, in a child of its own of a process that has imported no engine."""
 
 NAMES = [f"deltawitness:{name}" for name in deltawitness.__all__]
-MODULES = [
-    module.name
-    for module in pkgutil.walk_packages(deltawitness.__path__, "deltawitness.")
-    if not module.name.endswith(("__main__", "sitecustomize"))
-]
+
+
+def module_names():
+    """Return the names of all modules that can be imported; imports the packages that they are in."""
+    return [
+        module.name
+        for module in pkgutil.walk_packages(deltawitness.__path__, "deltawitness.")
+        if not module.name.endswith(("__main__", "sitecustomize"))
+    ]
 
 
 @pytest.mark.timeout(600)
@@ -109,7 +113,7 @@ def test_any_import_may_be_the_first(role, tmp_path, size):
     """Importing any public name first, at full size any module, leaves both engines patched once."""
     # A name imports the same modules under any launcher, so only one launcher gets all names.
     step = 1 if role == "top" else 6
-    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 36 * step])
+    names = size(NAMES[::step], None, NAMES[:: 36 * step]) or NAMES + module_names()
     program = [sys.executable, "-c", textwrap.dedent(IMPORTS), " ".join(names)]
     variables = {}
     if role == "child":
@@ -163,6 +167,22 @@ def test_a_wrong_setting_of_opentelemetry_does_not_change_commits_and_ledger(var
     assert line.startswith(f"deltawitness: OpenTelemetry cannot be set up: {variable}: ")
     assert "nosuch" in line
     assert len(write_ids(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("is_collecting", [True, False])
+def test_activation_leaves_its_modules_out_of_garbage_collections(is_collecting, tmp_path):
+    """They are frozen, and the collections are as the program's own `sitecustomize` has set them."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gc\n" + "gc.disable()\n" * (not is_collecting)
+    )
+    program = """
+        import gc, sys
+        names = vars(sys.modules["deltawitness.run"])
+        print(gc.isenabled(), any(each is names for each in gc.get_objects()))
+    """
+    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    done = observe("run", tmp_path, "-c", textwrap.dedent(program), PYTHONPATH=paths)
+    assert (done.returncode, done.stdout) == (0, f"{is_collecting} False\n"), done.stderr
 
 
 def test_a_list_of_disabled_instrumentations_may_have_spaces_and_a_star(tmp_path):

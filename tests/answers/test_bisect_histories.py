@@ -11,9 +11,10 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Settings, bisect, blame, run
 from deltawitness.answers.bisect_values import BisectState
 from helpers.histories import build_history
-from helpers.sizes import seeds
+from helpers.sizes import seeds, sized
 
 SEEDS = seeds(1, 2, 100)
+RUNS = sized(4, 6, 6)
 ALL = 1_000_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module", params=SEEDS)
 def history(request, tmp_path_factory):
     """A history; its seed is the parameter."""
-    return build_history(tmp_path_factory.mktemp("history"), request.param)
+    return build_history(tmp_path_factory.mktemp("history"), request.param, runs=RUNS)
 
 
 def test_the_first_bad_version_is_that_of_the_model(history):

@@ -13,15 +13,16 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import diff
 from deltawitness.exceptions import DiffError
 from helpers.histories import build_history
-from helpers.sizes import seeds
+from helpers.sizes import seeds, sized
 
 SEEDS = seeds(1, 2, 100)
+RUNS = sized(4, 6, 6)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
 def history(request, tmp_path_factory):
     """A history; its seed is the parameter."""
-    return build_history(tmp_path_factory.mktemp("history"), request.param)
+    return build_history(tmp_path_factory.mktemp("history"), request.param, runs=RUNS)
 
 
 def pairs(history):

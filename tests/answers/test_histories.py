@@ -11,15 +11,16 @@ from deltawitness import errors, runs, show, writes
 from deltawitness.answers.commits import NOT_IN_LEDGER
 from helpers.histories import AUTHOR, build_history
 from helpers.ledger_commands import json_of
-from helpers.sizes import seeds
+from helpers.sizes import seeds, sized
 
 SEEDS = seeds(1, 2, 100)
+RUNS = sized(4, 6, 6)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
 def history(request, tmp_path_factory):
     """A history; its seed is the parameter."""
-    return build_history(tmp_path_factory.mktemp("history"), request.param)
+    return build_history(tmp_path_factory.mktemp("history"), request.param, runs=RUNS)
 
 
 def content(history, table):

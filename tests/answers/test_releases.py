@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from multiprocessing import get_context
 
 import pyarrow as pa
 import pytest
@@ -32,6 +31,7 @@ from deltawitness.answers.releases.needed import files_that_releases_need
 from deltawitness.exceptions import LedgerLookupError, ReleaseError
 from deltawitness.locations import canonical_uri
 from deltawitness.semconv import RESTORED_RELEASE
+from helpers.new_processes import PROCESSES
 
 TAKEN = "there is a release same"
 
@@ -141,8 +141,7 @@ def test_tables_of_a_release_are_the_last_versions_at_one_time(lake, monkeypatch
 @pytest.mark.slow
 def test_one_of_several_processes_creates_a_name(lake):
     """The others get an error, and other names are created at the same time."""
-    context = get_context("spawn")
-    with context.Pool(3) as pool:
+    with PROCESSES.Pool(3) as pool:
         names = ["same", "a", "same", "b", "same", "c"]
         arguments = [(name, [lake.uri("orders")], lake.root) for name in names]
         done = pool.starmap(_create, arguments, chunksize=1)

@@ -23,6 +23,7 @@ from deltawitness import (
 from deltawitness.answers.run_time import _union_ms
 from deltawitness.exceptions import LedgerLookupError
 from helpers.histories import build_history
+from helpers.sizes import sized
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_overlapping_operations_count_once():
 @pytest.mark.slow
 def test_the_times_of_random_runs_add_up(tmp_path):
     """In random histories, operations and program are the time of each run, and all rows are counted."""
-    history = build_history(tmp_path, 5)
+    history = build_history(tmp_path, 5, runs=sized(3, 6, 6))
     for opened in history.runs:
         found = time(opened.run_id, root=history.root)
         assert found.wall_ms == pytest.approx(found.operations_ms + found.program_ms, abs=1.0)

@@ -9,9 +9,10 @@ from deltalake import DeltaTable
 
 from deltawitness import UndoState, undo
 from helpers.histories import build_history
-from helpers.sizes import seeds
+from helpers.sizes import seeds, sized
 
 SEEDS = seeds(1, 3, 100)
+RUNS = sized(4, 5, 5)
 
 
 class Truth:
@@ -66,7 +67,7 @@ def rows_of(history, table):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_undos_restore_the_content_before_the_run(tmp_path, seed):
     """Of all runs, in random order, with and without `discard_later`: state, reason and content are the truth."""
-    history = build_history(tmp_path, seed, runs=5)
+    history = build_history(tmp_path, seed, runs=RUNS)
     source = random.Random(seed)
     truths = {table: Truth(history, table) for table in history.tables}
     undone = source.sample(history.runs, len(history.runs))

@@ -38,9 +38,9 @@ def computations(folder):
 
 
 @pytest.mark.slow
-def test_eight_processes_compute_an_absent_view_once(folder, say):
-    """Eight processes that request an absent view get its rows; one process computes and writes them."""
-    processes = 8
+def test_processes_compute_an_absent_view_once(folder, size, say):
+    """Several processes that request an absent view get its rows; one process computes and writes them."""
+    processes = size(8, 8, 4)
     barrier = PROCESSES.Barrier(processes)
     results = run_in_processes(cache_crowd.ask, [(str(folder), barrier)] * processes)
     assert results == [(RESULT, {})] * processes

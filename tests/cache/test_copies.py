@@ -384,10 +384,10 @@ def start(server, place, table, folder, tmp_path):
     )
 
 
-def test_processes_share_one_copy(open_cache, server, place, table, folder, tmp_path):
+def test_processes_share_one_copy(open_cache, server, place, table, folder, tmp_path, size):
     """Processes that copy an entry at the same time leave one copy, which each of them can read."""
     open_cache()[1].view("v", QUERY)
-    processes = [start(server, place, table, folder, tmp_path) for _ in range(3)]
+    processes = [start(server, place, table, folder, tmp_path) for _ in range(size(3, 3, 2))]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     assert len(copies_in(folder)) == 1

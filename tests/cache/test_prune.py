@@ -297,7 +297,7 @@ def test_pruning_during_requests_never_changes_results(tmp_path, size):
     ]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(ASK), str(tmp_path), str(size(40, 400, 10))],
+            [sys.executable, "-c", textwrap.dedent(ASK), str(tmp_path), str(size(40, 400, 5))],
             capture_output=True,
             text=True,
         )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -426,7 +427,7 @@ def test_python_sources_need_a_version(ctx, cache):
 @pytest.mark.slow
 def test_a_large_in_memory_table_needs_a_version(ctx, cache):
     """An in-memory table of more than 64 MiB is not hashed, and needs a version."""
-    ctx.from_arrow(pa.table({"k": pa.array(range(9 << 20))}), name="large")
+    ctx.from_arrow(pa.table({"k": np.arange(9 << 20)}), name="large")
     query = "SELECT count(*) AS n FROM large WHERE k > 1"
     assert seen(cache, query)[1] == "miss"
     reason = "large holds more than 64 MiB in memory: pass version="

@@ -9,10 +9,11 @@ import pytest
 from deltalake import DeltaTable
 
 from helpers.cache_world import QUERIES, SWAP, SWAPPED, World, content
+from helpers.sizes import sized
 
 pytestmark = pytest.mark.slow
 
-STEPS = 25
+STEPS = sized(12, 25, 25)
 """Requests per world."""
 
 

@@ -28,7 +28,7 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-SEQUENCES = {"long": 400, "ci": 60}.get(os.environ.get("TEST_SIZE"), 6)
+SEQUENCES = {"long": 400, "ci": 60}.get(os.environ.get("TEST_SIZE"), 4)
 
 
 REASONS = (None,)

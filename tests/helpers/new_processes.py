@@ -5,8 +5,17 @@ Each has separate engine threads, locks and files, as a newly started program ha
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
+from pathlib import Path
+
+from deltawitness import cli
+
+COMMANDS = sorted(
+    f"deltawitness.cli.{file.stem}" for file in Path(cli.__file__).parent.glob("[!_]*.py")
+)
+"""The modules of the command line, which imports those of the command that it runs."""
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -14,7 +23,7 @@ PROCESSES.set_forkserver_preload(
         "deltawitness.instrumentation",
         "deltawitness.ledger.ledger",
         "deltawitness.ledger.drain.drain",
-        "deltawitness.cli.app",
+        *COMMANDS,
         "deltawitness.report.tables",
         "deltalake",
         "csv",
@@ -34,6 +43,7 @@ LIFE_S = 300
 
 def run_bounded(target, arguments):
     """Call a function in a process that an alarm kills after LIFE_S."""
+    gc.freeze()  # the modules of the fork server are no garbage
     signal.alarm(LIFE_S)
     target(*arguments)
 

@@ -16,6 +16,11 @@ def cases(all_cases, small):
     return list(all_cases if os.environ.get("TEST_SIZE") in {"ci", "long"} else small)
 
 
+def sized(small, ci, full):
+    """Return one of three sizes: that of `make test`, that of CI, or the full one."""
+    return {"ci": ci, "long": full}.get(os.environ.get("TEST_SIZE"), small)
+
+
 def seeds(small, ci, full):
     """Return the seeds of random histories, from 1 on: their number in `make test`, in CI, and at full size."""
-    return range(1, {"ci": ci, "long": full}.get(os.environ.get("TEST_SIZE"), small) + 1)
+    return range(1, sized(small, ci, full) + 1)

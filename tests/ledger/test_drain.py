@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import threading
 from collections import Counter
 
@@ -36,6 +35,7 @@ from helpers.ledger_parts import (
     spool_in,
     write_ids,
 )
+from helpers.new_processes import PROCESSES
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def carry(uri, folder, number, start, counts):
 
 def test_racing_drains_append_each_record_once(root, spools, size):
     """Threads that drain the same spools concurrently lose and duplicate no row."""
-    number = size(8, 40, 4)
+    number = size(8, 40, 3)
     for spool in range(number):
         dead_spool(spools, (RecordKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
     counts, start = [0] * 4, threading.Barrier(4, timeout=60)
@@ -231,10 +231,9 @@ def own_process(uri, folder, name, barrier):
 def test_processes_share_a_ledger(root, spools, size):
     """Processes that create the same ledger concurrently each find all of their rows in it once."""
     number = size(3, 16, 2)
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(number, timeout=60)
+    barrier = PROCESSES.Barrier(number, timeout=60)
     workers = [
-        context.Process(target=own_process, args=(root.uri, spools, name, barrier))
+        PROCESSES.Process(target=own_process, args=(root.uri, spools, name, barrier))
         for name in range(number)
     ]
     for worker in workers:

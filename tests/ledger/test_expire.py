@@ -179,14 +179,14 @@ def test_an_expiry_that_dies_is_completed_by_the_next(root, ledger, aged, monkey
 def test_expiry_and_compaction_beside_writers_lose_and_double_nothing(
     root, ledger, aged, tmp_path, size
 ):
-    """Eight writers append while the inventory is compacted again and again, and expired once."""
-    count = size(4, 40, 2)
+    """Concurrent writers append while the inventory is compacted again and again, and expired once."""
+    processes, count = size((8, 4), (8, 40), (4, 2))
     aged("old", 500, 500, 499)
     done = tmp_path / "done"
     compactor = start_process(ledger_folder.optimize_until, root.uri, None, str(done))
     writers = [
         start_process(ledger_folder.append_rows, root.uri, None, None, f"p{number}", count)
-        for number in range(8)
+        for number in range(processes)
     ]
     while not (expired := ledger.expire(timedelta(days=400), apply=True))[0].is_done:
         pass  # the compactor has the lease

@@ -254,7 +254,7 @@ def test_each_fault_by_itself(tmp_path, fault):
 @pytest.mark.timeout(1800)
 def test_faults_in_random_ledgers(tmp_path, size, say):
     """Every fault of a random combination is reported, and nothing else."""
-    count, planted = size(10, 150, 3), Counter()
+    count, planted = size(10, 150, 2), Counter()
     for seed in range(count):
         chance = random.Random(seed)
         world = World(tmp_path / str(seed), chance)

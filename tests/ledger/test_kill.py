@@ -93,10 +93,10 @@ def place(tmp_path):
 def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
     """Writers of one ledger that drain constantly are killed at random times; no commit is lost."""
     rng = random.Random(4)
-    kills, commits, late = size(20, 200, 10), 0, 0
+    kills, commits, late = size(20, 200, 6), 0, 0
     for first in range(0, kills, 10):
         place = Place(tmp_path / str(first))
-        for seed in range(first, first + 10):
+        for seed in range(first, min(first + 10, kills)):
             place.killed(seed, rng.uniform(0, 0.3))
             if rng.random() < 0.3:
                 place.ledger.drain()  # the next writer adopts the other spools

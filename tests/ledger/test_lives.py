@@ -170,8 +170,9 @@ def test_a_write_in_a_run_starts_no_implicit_run_after_a_read_in_another(tmp_pat
 
 
 @pytest.mark.slow
-def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
-    """Of a hundred short runs only a few wait for a drain, and every run gets a row."""
+def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, size, say):
+    """Of many short runs only a few wait for a drain, and every run gets a row."""
+    count = size(100, 100, 40)
     drains: list[float] = []
     write_deltalake(str(tmp_path / "t"), one(0))
     table = DeltaTable(tmp_path / "t")
@@ -186,7 +187,7 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
         if ledger is not None:
             ledger.drains.on_drain = lambda took, _: drains.append(took)
         begun = time.monotonic()
-        for _ in range(100):
+        for _ in range(count):
             job()
         took = time.monotonic() - begun
         DeltaLakeInstrumentor().uninstrument()
@@ -196,11 +197,11 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
     took = seconds(Settings(cache_root=str(tmp_path / "cache")))
     assert len(drains) <= 2 * took + 3
     ledger = Ledger(tmp_path / "cache")
-    assert ledger.inventory().count() == 100
+    assert ledger.inventory().count() == count
     rows = rows_of(ledger.root, RUNS, "job, run_id, status, start_time")
-    assert [row["job"] for row in rows] == ["short"] * 100, rows
+    assert [row["job"] for row in rows] == ["short"] * count, rows
     say(
-        f"ledger: 100 runs of one write took {took:.2f} s, without ledger {without:.2f} s; {len(drains)} drains"
+        f"ledger: {count} runs of one write took {took:.2f} s, without ledger {without:.2f} s; {len(drains)} drains"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 
 import pytest
@@ -18,6 +17,7 @@ from deltawitness.ledger.ledger import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
 from deltawitness.semconv import LEASE_APP_ID
 from helpers.ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
+from helpers.new_processes import PROCESSES
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +127,11 @@ def try_lease(uri, start, tried, got):
 def test_one_of_many_processes_gets_it(root, size):
     """Of many concurrent processes exactly one gets the lease."""
     number = size(3, 16, 2)
-    context = multiprocessing.get_context("spawn")
-    start, tried = (context.Barrier(number, timeout=60) for _ in range(2))
-    got = context.Queue()
+    start, tried = (PROCESSES.Barrier(number, timeout=60) for _ in range(2))
+    got = PROCESSES.Queue()
     workers = [
-        context.Process(target=try_lease, args=(root.uri, start, tried, got)) for _ in range(number)
+        PROCESSES.Process(target=try_lease, args=(root.uri, start, tried, got))
+        for _ in range(number)
     ]
     for worker in workers:
         worker.start()

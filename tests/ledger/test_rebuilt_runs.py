@@ -10,6 +10,7 @@ from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
 from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.ledger.tables.write_rows import as_json
@@ -38,7 +39,14 @@ def observed_elsewhere(tmp_path, table, *numbers, job="nightly"):
 
 
 def runs_in(ledger):
-    return {row["run_id"]: row for row in ledger.runs().to_pylist()}
+    """Return the runs of the frame by their ids; the listing has the same ones."""
+    found = {row["run_id"]: row for row in ledger.runs().to_pylist()}
+    listed = LedgerListing(ledger.root).rows(RUNS, order="run_id")
+    names = ("status", "writes", "processes")
+    assert {row["run_id"]: [row[name] for name in names] for row in listed} == {
+        run_id: [row[name] for name in names] for run_id, row in found.items()
+    }
+    return found
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
     for table in tables:
         observed_elsewhere(tmp_path, table, 10)
         write_deltalake(table, one(0), mode="append")
-    count = size(4, 16)
+    count = size(4, 16, 2)
     start, done = PROCESSES.Barrier(count, timeout=60), PROCESSES.Queue()
     arguments = (cache, tables, start, done)
     processes = [PROCESSES.Process(target=reconcile_on_event, args=arguments) for _ in range(count)]
@@ -163,7 +163,7 @@ def test_a_late_drain_adds_nothing(ledger, table):
 def test_a_write_in_progress_is_not_missing(tmp_path, cache, ledger, say, size):
     """A write in progress in this process is not reported as missing."""
     observe(cache, settings={"drain_interval": 0.05})
-    tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400, 20)
+    tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400, 10)
 
     def write(table):
         for number in range(count):
@@ -186,7 +186,7 @@ def test_a_write_in_progress_is_not_missing(tmp_path, cache, ledger, say, size):
 @pytest.mark.slow
 def test_a_process_stopped_around_its_first_commit_gets_one_row(cache, ledger, table, say, size):
     """A process that is stopped around its first commit while others reconcile gets one row."""
-    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300, 12))]
+    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300, 6))]
     left = found = 0
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
         for line in writer.stdout:

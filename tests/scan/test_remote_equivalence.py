@@ -32,8 +32,8 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-QUERIES = {"long": 3_000, "ci": 50}.get(os.environ.get("TEST_SIZE"), 25)
-SEQUENCES = {"long": 600, "ci": 8}.get(os.environ.get("TEST_SIZE"), 4)
+QUERIES = {"long": 3_000, "ci": 50}.get(os.environ.get("TEST_SIZE"), 12)
+SEQUENCES = {"long": 600, "ci": 8}.get(os.environ.get("TEST_SIZE"), 2)
 
 NAN = float("nan")
 

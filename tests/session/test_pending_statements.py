@@ -37,8 +37,8 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("TEST_SIZE"), 12)
-SEQUENCES_ON_A_SERVER = {"long": 2_500, "ci": 8}.get(os.environ.get("TEST_SIZE"), 4)
+SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("TEST_SIZE"), 6)
+SEQUENCES_ON_A_SERVER = {"long": 2_500, "ci": 8}.get(os.environ.get("TEST_SIZE"), 2)
 
 counted: Counter[str] = Counter()
 

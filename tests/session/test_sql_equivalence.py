@@ -30,7 +30,7 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-SEQUENCES = {"long": 2_500, "ci": 400}.get(os.environ.get("TEST_SIZE"), 15)
+SEQUENCES = {"long": 2_500, "ci": 400}.get(os.environ.get("TEST_SIZE"), 8)
 
 
 @pytest.fixture(scope="module")

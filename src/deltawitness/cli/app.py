@@ -1,90 +1,176 @@
-"""The Typer application with all commands."""
+"""The Typer application: all commands, or the one that a command line names.
+
+A command imports what answers its question, and all commands together import three times as much. So
+the commands are named here, and :func:`main` imports the module of the command that it runs.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import gc
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
-from deltawitness.cli.adopt import adopt_command
-from deltawitness.cli.audit import audit_command
-from deltawitness.cli.bench import bench_command
-from deltawitness.cli.bisect import bisect_command
-from deltawitness.cli.blame import blame_command
-from deltawitness.cli.cache import (
-    ls_command,
-    prune_command,
-    verify_entry_command,
-    verify_run_command,
-    why_command,
-)
-from deltawitness.cli.ci_report import ci_report_command
-from deltawitness.cli.collector import collector_init_command
-from deltawitness.cli.commit import commit_command
-from deltawitness.cli.cost import cost_command
-from deltawitness.cli.diff import diff_command
-from deltawitness.cli.doctor import doctor_command
-from deltawitness.cli.errors import errors_command
-from deltawitness.cli.impact import impact_command
-from deltawitness.cli.info import info_command, version_line
-from deltawitness.cli.lineage import lineage_command
-from deltawitness.cli.lineage_export import lineage_export_command
-from deltawitness.cli.live import live_command
-from deltawitness.cli.maintenance import (
-    drain_command,
-    expire_command,
-    fold_command,
-    optimize_command,
-    serve_command,
-    verify_command,
-    views_command,
-)
-from deltawitness.cli.mcp import mcp_command
-from deltawitness.cli.notify import notify_command
-from deltawitness.cli.overdue import overdue_command
-from deltawitness.cli.program_plan import apply_command, plan_command
-from deltawitness.cli.reconcile import reconcile_command
-from deltawitness.cli.regressions import regressions_command
-from deltawitness.cli.release import (
-    create_release_command,
-    diff_releases_command,
-    drop_release_command,
-    list_releases_command,
-    restore_release_command,
-    verify_release_command,
-)
-from deltawitness.cli.report import report_command
-from deltawitness.cli.run import run_command
-from deltawitness.cli.run_time import time_command
-from deltawitness.cli.runs import runs_command
-from deltawitness.cli.show import show_command
+from deltawitness.cli.info import version_line
 from deltawitness.cli.storage_options import with_storage_options
-from deltawitness.cli.ui import ui_command
-from deltawitness.cli.undo import undo_command
-from deltawitness.cli.writes import writes_command
 
 __all__ = ["app", "main"]
 
-app: typer.Typer = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
-ledger: typer.Typer = typer.Typer(
-    no_args_is_help=True, help="Compact, fold, serve, expire, check and query the ledger."
-)
-release: typer.Typer = typer.Typer(
-    no_args_is_help=True, help="Name sets of table versions; compare, verify and restore them."
-)
-collector: typer.Typer = typer.Typer(
-    no_args_is_help=True, help="Files for a Collector, Prometheus and Grafana."
-)
-cache: typer.Typer = typer.Typer(
-    no_args_is_help=True, help="List, explain, prune and verify cache entries."
-)
+app: typer.Typer
+"""The application with all commands; made when it is first used."""
+
+_COMMANDS = {
+    "run": "run.run_command",
+    "live": "live.live_command",
+    "runs": "runs.runs_command",
+    "show": "show.show_command",
+    "diff": "diff.diff_command",
+    "writes": "writes.writes_command",
+    "errors": "errors.errors_command",
+    "lineage": "lineage.lineage_command",
+    "lineage-export": "lineage_export.lineage_export_command",
+    "impact": "impact.impact_command",
+    "bisect": "bisect.bisect_command",
+    "blame": "blame.blame_command",
+    "overdue": "overdue.overdue_command",
+    "regressions": "regressions.regressions_command",
+    "notify": "notify.notify_command",
+    "ci-report": "ci_report.ci_report_command",
+    "report": "report.report_command",
+    "undo": "undo.undo_command",
+    "plan": "program_plan.plan_command",
+    "apply": "program_plan.apply_command",
+    "doctor": "doctor.doctor_command",
+    "time": "run_time.time_command",
+    "cost": "cost.cost_command",
+    "ui": "ui.ui_command",
+    "mcp": "mcp.mcp_command",
+    "commit": "commit.commit_command",
+    "audit": "audit.audit_command",
+    "reconcile": "reconcile.reconcile_command",
+    "adopt": "adopt.adopt_command",
+    "drain": "maintenance.drain_command",
+    "verify": "cache.verify_run_command",
+    "bench": "bench.bench_command",
+    "info": "info.info_command",
+}
+"""The module in this package and the function of each command, in the order of `--help`."""
+
+_GROUPS = {
+    "ledger": "Compact, fold, serve, expire, check and query the ledger.",
+    "release": "Name sets of table versions; compare, verify and restore them.",
+    "cache": "List, explain, prune and verify cache entries.",
+    "collector": "Files for a Collector, Prometheus and Grafana.",
+}
+"""The help text of each group of commands, in the order of `--help`."""
+
+_GROUPED_COMMANDS = {
+    "ledger": {
+        "optimize": "maintenance.optimize_command",
+        "fold": "maintenance.fold_command",
+        "expire": "maintenance.expire_command",
+        "serve": "maintenance.serve_command",
+        "views": "maintenance.views_command",
+        "verify": "maintenance.verify_command",
+    },
+    "release": {
+        "create": "release.create_release_command",
+        "ls": "release.list_releases_command",
+        "diff": "release.diff_releases_command",
+        "verify": "release.verify_release_command",
+        "restore": "release.restore_release_command",
+        "drop": "release.drop_release_command",
+    },
+    "cache": {
+        "ls": "cache.ls_command",
+        "why": "cache.why_command",
+        "prune": "cache.prune_command",
+        "verify": "cache.verify_entry_command",
+    },
+    "collector": {"init": "collector.collector_init_command"},
+}
+"""The module in this package and the function of each command of a group."""
+
+_WITH_PROGRAM = {"run", "plan"}
+"""Commands whose arguments are a program and its options."""
+
+_WITHOUT_STORAGE = {"collector"}
+"""Groups of commands that read no storage."""
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    # Imports leave no garbage, and what they create lives to the end of the process. Without collections of
+    # it, of which the interpreter's end has several, a command takes a fifth less time.
+    gc.disable()
+    chosen = _create_app(_names_for(sys.argv[1:]))
+    gc.freeze()
+    gc.enable()
+    try:
+        chosen()
+    finally:
+        gc.freeze()
+
+
+def _names_for(words: Sequence[str]) -> Sequence[str]:
+    """Return the commands and groups that a command line needs: all, if its first word is none of them."""
+    names = [*_COMMANDS, *_GROUPS]
+    first = words[0] if words else ""
+    if first == "--version":
+        return []
+    return [first] if first in names else names
+
+
+def __getattr__(name: str) -> typer.Typer:
+    if name != "app":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()["app"] = created = _create_app(_names_for([]))
+    return created
+
+
+def _create_app(names: Iterable[str]) -> typer.Typer:
+    """Return the application with some of its commands and groups.
+
+    Args:
+        names: their names, in the order of `--help`.
+    """
+    created = typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    created.callback()(_options)
+    for name in names:
+        if name in _GROUPS:
+            created.add_typer(_create_group(name), name=name)
+        else:
+            settings = _PROGRAM_SETTINGS if name in _WITH_PROGRAM else None
+            function = with_storage_options(_import_command(_COMMANDS[name]))
+            created.command(name, context_settings=settings)(function)
+    return created
+
+
+_PROGRAM_SETTINGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+"""Settings with which the first word that is no option begins the program."""
+
+
+def _create_group(name: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, help=_GROUPS[name])
+    for command, path in _GROUPED_COMMANDS[name].items():
+        function = _import_command(path)
+        group.command(command)(
+            function if name in _WITHOUT_STORAGE else with_storage_options(function)
+        )
+    return group
+
+
+def _import_command(path: str) -> Callable[..., Any]:
+    """Return the function of a command; `path` is the module in this package, and its name."""
+    module, _, function = path.partition(".")
+    found: Callable[..., Any] = getattr(import_module(f"deltawitness.cli.{module}"), function)
+    return found
 
 
 def _print_version(wanted: bool) -> None:
@@ -93,8 +179,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     version: Annotated[
         bool,
         typer.Option(
@@ -106,63 +191,3 @@ def options(
     ] = False,
 ) -> None:
     """Observe every Delta Lake write that a program makes."""
-
-
-app.command(
-    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)(with_storage_options(run_command))
-app.command("live")(with_storage_options(live_command))
-app.command("runs")(with_storage_options(runs_command))
-app.command("show")(with_storage_options(show_command))
-app.command("diff")(with_storage_options(diff_command))
-app.command("writes")(with_storage_options(writes_command))
-app.command("errors")(with_storage_options(errors_command))
-app.command("lineage")(with_storage_options(lineage_command))
-app.command("lineage-export")(with_storage_options(lineage_export_command))
-app.command("impact")(with_storage_options(impact_command))
-app.command("bisect")(with_storage_options(bisect_command))
-app.command("blame")(with_storage_options(blame_command))
-app.command("overdue")(with_storage_options(overdue_command))
-app.command("regressions")(with_storage_options(regressions_command))
-app.command("notify")(with_storage_options(notify_command))
-app.command("ci-report")(with_storage_options(ci_report_command))
-app.command("report")(with_storage_options(report_command))
-app.command("undo")(with_storage_options(undo_command))
-app.command(
-    "plan", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)(with_storage_options(plan_command))
-app.command("apply")(with_storage_options(apply_command))
-app.command("doctor")(with_storage_options(doctor_command))
-app.command("time")(with_storage_options(time_command))
-app.command("cost")(with_storage_options(cost_command))
-app.command("ui")(with_storage_options(ui_command))
-app.command("mcp")(with_storage_options(mcp_command))
-app.command("commit")(with_storage_options(commit_command))
-app.command("audit")(with_storage_options(audit_command))
-app.command("reconcile")(with_storage_options(reconcile_command))
-app.command("adopt")(with_storage_options(adopt_command))
-app.command("drain")(with_storage_options(drain_command))
-ledger.command("optimize")(with_storage_options(optimize_command))
-ledger.command("fold")(with_storage_options(fold_command))
-ledger.command("expire")(with_storage_options(expire_command))
-ledger.command("serve")(with_storage_options(serve_command))
-ledger.command("views")(with_storage_options(views_command))
-ledger.command("verify")(with_storage_options(verify_command))
-app.add_typer(ledger, name="ledger")
-release.command("create")(with_storage_options(create_release_command))
-release.command("ls")(with_storage_options(list_releases_command))
-release.command("diff")(with_storage_options(diff_releases_command))
-release.command("verify")(with_storage_options(verify_release_command))
-release.command("restore")(with_storage_options(restore_release_command))
-release.command("drop")(with_storage_options(drop_release_command))
-app.add_typer(release, name="release")
-app.command("verify")(with_storage_options(verify_run_command))
-app.command("bench")(with_storage_options(bench_command))
-app.command("info")(with_storage_options(info_command))
-cache.command("ls")(with_storage_options(ls_command))
-cache.command("why")(with_storage_options(why_command))
-cache.command("prune")(with_storage_options(prune_command))
-cache.command("verify")(with_storage_options(verify_entry_command))
-app.add_typer(cache, name="cache")
-collector.command("init")(collector_init_command)
-app.add_typer(collector, name="collector")

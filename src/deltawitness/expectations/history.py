@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING
 
 from deltawitness.commit.log import CommitLog, read_commits
@@ -36,8 +35,10 @@ def bounds_from_history(rule: Within, log: CommitLog, version: int, mode: str) -
     rows = rows_of_last_writes(log, version, mode, rule.commits)
     if len(rows) < rule.min_commits:
         return None
-    median = statistics.median(rows)
-    return rule.low * median, rule.high * median
+    from statistics import median  # noqa: PLC0415 - every observed process imports this module
+
+    middle = median(rows)
+    return rule.low * middle, rule.high * middle
 
 
 def rows_of_last_writes(log: CommitLog, version: int, mode: str, count: int) -> list[int]:

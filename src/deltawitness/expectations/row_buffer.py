@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +48,8 @@ class RowBuffer:
             self._writer.write_batch(batch)
 
     def _spill(self) -> None:
+        import tempfile  # noqa: PLC0415 - every observed process imports this module, few spill
+
         import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
         self._file = tempfile.TemporaryFile(prefix="deltawitness-")  # noqa: SIM115 - close() closes it

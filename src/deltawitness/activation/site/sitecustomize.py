@@ -1,5 +1,6 @@
 """Imported by the interpreter at its start: run the next `sitecustomize`, then activate deltawitness."""
 
+import gc
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -13,6 +14,10 @@ if _next is not None and _next.loader is not None:
     _module = module_from_spec(_next)
     _next.loader.exec_module(_module)
 
+# The modules live to the end of the process. Frozen, they are in no garbage collection of the program, nor
+# in those at its end. Nothing of the program itself exists yet.
+_is_collecting = gc.isenabled()
+gc.disable()
 try:
     from deltawitness.activation import activate
 except ImportError:
@@ -20,3 +25,7 @@ except ImportError:
     pass
 else:
     activate()
+    gc.freeze()
+finally:
+    if _is_collecting:
+        gc.enable()

@@ -15,6 +15,7 @@ command line. It answers with two lines of JSON: its process id, and a :class:`D
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ if os.fork():
 answers = os.dup(1)
 os.dup2(2, 1)
 os.write(answers, b"%d\\n" % os.getpid())
-import json, site, sys
+import gc, json, site, sys
+gc.disable()
 request = json.loads(sys.stdin.readline())
 site.main()
 sys.path[:] = request.pop("python_path")
@@ -235,6 +238,10 @@ def answer(request: dict[str, Any], answers: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(LONGEST_LIFE)
     sys.meta_path.insert(0, _NoPandas())
+    for name in ("drain", "maintenance"):  # heavy
+        import_module(f"deltawitness.ledger.drain.{name}")
+    gc.freeze()  # the modules live to the end of the process
+    gc.enable()
     reply = drain_request(DrainRequest(**request))
     with suppress(OSError):  # the requesting process is gone
         os.write(answers, json.dumps(asdict(reply)).encode() + b"\n")
