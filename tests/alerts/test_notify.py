@@ -90,6 +90,18 @@ def test_a_broken_job_is_sent_once_and_then_its_recovery(tmp_path, hook):
     assert hook.alerts == [[("broken", "load")], [("recovered", "load")], [("broken", "load")]]
 
 
+@pytest.mark.parametrize("shown_as", MessageFormat)
+def test_an_alert_has_the_type_of_an_error_and_no_text(tmp_path, hook, shown_as):
+    """Neither the text of the failed operation nor a literal in it is in a request."""
+    text = "users' 'Zqann' was not found\ncan't cast \"Zqann\" or O'Zqann"
+    failed = operation(2, result="error", error_type="invalid_sql", error_message=text)
+    root = write_ledger(tmp_path / "ledger", [failed], list(runs_of("ok", "ok", "error")))
+    assert send(hook, root, shown_as=shown_as).sent == 1
+    ((_, body),) = hook.requests
+    assert b"OSError" in body
+    assert b"Zqann" not in body
+
+
 def test_a_job_that_fails_for_longer_than_the_history_has_not_recovered(tmp_path, hook):
     """After 60 failed runs the earlier ones are not read any more."""
     root = ledger_with(tmp_path, "ok", "error")

@@ -151,6 +151,26 @@ def test_a_drain_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
     assert recorder.drains.drain_in_time(30) is True
 
 
+@pytest.mark.slow
+def test_a_drain_before_an_exec_is_waited_for_while_it_computes(tmp_path, monkeypatch):
+    """A slow drain may take longer than the timeout, but one that hangs may not."""
+    recorder, release = Recorder(Settings(cache_root=str(tmp_path))), threading.Event()
+    ended = []
+
+    def compute(_):
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            pass
+        ended.append(True)
+
+    monkeypatch.setattr(recorder.drains, "_drain", compute)
+    assert recorder.drains.drain_in_time(0.5, longest=30) is True
+    assert ended == [True]
+    monkeypatch.setattr(recorder.drains, "_drain", release.wait)
+    assert recorder.drains.drain_in_time(0.5, longest=30) is False
+    release.set()
+
+
 @pytest.mark.internal_errors
 def test_damaged_records_are_reported(observed, table):
     """A damaged record in this process's segment is skipped and reported by the drain."""

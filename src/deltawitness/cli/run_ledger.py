@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,21 +26,15 @@ from deltawitness.run_origin import process_origin
 from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings
 from deltawitness.thread_hold import hold_at_exit
+from deltawitness.thread_wait import wait_while_working
 
-__all__ = ["OwnFolder", "RunLedger", "default_folder", "run_ledger", "wait_while_working"]
+__all__ = ["OwnFolder", "RunLedger", "default_folder", "run_ledger"]
 
 DRAIN_TIMEOUT = 30.0
 """Seconds without progress after which the command no longer waits for the final drain."""
 
 LONGEST_DRAIN = 120.0
 """Maximum time in seconds that the command waits for the final drain."""
-
-DRAIN_POLL = 0.25
-"""Seconds between two checks of whether the final drain makes progress."""
-
-PROGRESS = 0.05
-"""Seconds of CPU time that are progress. In `DRAIN_TIMEOUT` seconds, a drain that waits for its storage uses
-less, and one that computes uses more, also on a machine without free CPU time."""
 
 
 class OwnFolder:
@@ -125,7 +119,7 @@ class RunLedger:
         )
         thread.start()
         started = time.monotonic()
-        if not wait_while_working(thread):
+        if not wait_while_working(thread, timeout=DRAIN_TIMEOUT, longest=LONGEST_DRAIN):
             lasted = time.monotonic() - started
             print_error(
                 f"the ledger drain takes more than {lasted:.0f} s: the next drain imports the other spools"
@@ -151,27 +145,6 @@ class RunLedger:
             return bool(spools_in(self.spools, None))
         except OSError:
             return False
-
-
-def wait_while_working(
-    thread: threading.Thread, *, cpu_time: Callable[[], float] = time.process_time
-) -> bool:
-    """Wait until a thread ends, or until the process makes no progress; return whether the thread has ended.
-
-    Args:
-        thread: a thread that was started.
-        cpu_time: returns the seconds of CPU time that the process has used.
-    """
-    started = moved_at = time.monotonic()
-    used = cpu_time()
-    while thread.is_alive():
-        thread.join(DRAIN_POLL)
-        now, used_now = time.monotonic(), cpu_time()
-        if used_now - used >= PROGRESS:
-            moved_at, used = now, used_now
-        if now - moved_at >= DRAIN_TIMEOUT or now - started >= LONGEST_DRAIN:
-            break
-    return not thread.is_alive()
 
 
 def run_ledger(*, is_wanted: bool) -> RunLedger:

@@ -333,7 +333,8 @@ class Observer(CallObserver):
     def prepare_exec(self) -> Callable[[], None]:
         """Deliver, export and drain what is queued, before an exec replaces the program of the process.
 
-        The time limits are those for SIGTERM. In a process that has observed nothing, it does nothing.
+        The time limits are those for SIGTERM, but a drain that is only slow may take longer. In a process
+        that has observed nothing, it does nothing.
 
         Returns:
             A callable that continues the observation; call it when the exec has failed.

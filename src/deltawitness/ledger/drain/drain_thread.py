@@ -23,6 +23,7 @@ from deltawitness.plurals import count_of
 from deltawitness.run_context import RunContext
 from deltawitness.settings import LedgerMode, Settings
 from deltawitness.thread_start import start_thread
+from deltawitness.thread_wait import wait_while_working
 
 __all__ = ["DrainThread"]
 
@@ -298,13 +299,20 @@ class DrainThread:
         self.on_drain(time.perf_counter() - started, problem)
         return problem is None
 
-    def drain_in_time(self, timeout: float) -> bool:
-        """Drain on another thread; return whether the drain ended within the timeout in seconds."""
+    def drain_in_time(self, timeout: float, *, longest: float | None = None) -> bool:
+        """Drain on another thread; return whether the drain ended in time.
+
+        Args:
+            timeout: seconds to wait; with `longest`, seconds without progress.
+            longest: seconds to wait in any case, if a slow drain is to be waited for.
+        """
         thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no new threads, as during shutdown in newer Python versions
             return not self._is_failing and self.drain(timeout)
+        if longest is not None:
+            return wait_while_working(thread, timeout=timeout, longest=longest)
         thread.join(timeout)
         return not thread.is_alive()
 

@@ -28,6 +28,10 @@ from deltawitness.settings import Settings
 __all__ = ["Recorder", "recorder_of"]
 
 
+LONGEST_BEFORE_EXEC = 10.0
+"""Maximum seconds that an exec waits for the drain before it."""
+
+
 class Recorder:
     """Records the operations and runs of a process in its spool, and drains the spool.
 
@@ -229,15 +233,18 @@ class Recorder:
         Args:
             error: the exception that ends the process, if any.
             timeout: seconds that the last drain may take; another process drains what is left then.
+                Before an exec, the seconds that it may take without progress.
             is_replaced: another program continues in this process, so that its end is not known here.
         """
         supervised = self._runs.close(error)
+        # Unlike at SIGTERM, nothing ends the process meanwhile.
+        longest = LONGEST_BEFORE_EXEC if is_replaced else None
         self.drains.close()
         try:
             is_done = (
                 self.drains.is_child
                 or not self.spools.exists()
-                or self.drains.drain_in_time(timeout)
+                or self.drains.drain_in_time(timeout, longest=longest)
             )
         finally:
             # After the last drain, so that they stay in the spool: the supervisor adds the exit code.
@@ -249,7 +256,7 @@ class Recorder:
         """Drain and close the spool, before another program replaces this one in the process.
 
         Args:
-            timeout: seconds that the drain may take.
+            timeout: seconds that the drain may take without progress.
 
         Returns:
             Opens the recorder again, with the same open runs: call it if the exec fails.

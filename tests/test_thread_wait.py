@@ -1,4 +1,4 @@
-"""How long `deltawitness run` waits for the drain after the program."""
+"""A thread that works slowly is waited for, and one that hangs is not."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ import threading
 
 import pytest
 
-from deltawitness.cli import run_ledger
-from deltawitness.cli.run_ledger import wait_while_working
+from deltawitness.thread_wait import PROGRESS_SHARE, wait_while_working
 
-
-@pytest.fixture(autouse=True)
-def short_limits(monkeypatch):
-    """Shorten the limits."""
-    monkeypatch.setattr(run_ledger, "DRAIN_POLL", 0.001)
-    monkeypatch.setattr(run_ledger, "DRAIN_TIMEOUT", 0.05)
+TIMEOUT = 0.02
+PROGRESS = TIMEOUT * PROGRESS_SHARE * 1.01
 
 
 @pytest.fixture
@@ -32,34 +27,35 @@ def waiting():
 def test_a_drain_that_computes_is_waited_for_beyond_the_timeout(waiting):
     """On a machine without free CPU time, a drain is slow and not stuck."""
     thread, event = waiting
-    seconds = itertools.count(0, run_ledger.PROGRESS)
+    seconds = itertools.count(0, PROGRESS)
 
     def cpu_time():
         used = next(seconds)
-        if used > 200 * run_ledger.PROGRESS:
+        if used > 200 * PROGRESS:
             event.set()
         return used
 
-    assert wait_while_working(thread, cpu_time=cpu_time)
-    assert next(seconds) > 200 * run_ledger.PROGRESS
+    assert wait_while_working(thread, timeout=TIMEOUT, longest=60, cpu_time=cpu_time)
+    assert next(seconds) > 200 * PROGRESS
 
 
 def test_a_drain_that_waits_for_its_storage_is_not_waited_for(waiting):
     """The command ends after the timeout if the storage does not answer."""
     thread, _ = waiting
-    assert not wait_while_working(thread, cpu_time=lambda: 1.0)
+    assert not wait_while_working(thread, timeout=TIMEOUT, longest=60, cpu_time=lambda: 1.0)
 
 
-def test_no_drain_is_waited_for_without_limit(waiting, monkeypatch):
+def test_no_drain_is_waited_for_without_limit(waiting):
     """A drain that never ends does not hold the command for longer than the maximum."""
-    monkeypatch.setattr(run_ledger, "LONGEST_DRAIN", 0.1)
     thread, _ = waiting
-    seconds = itertools.count(0, run_ledger.PROGRESS)
-    assert not wait_while_working(thread, cpu_time=lambda: next(seconds))
+    seconds = itertools.count(0, PROGRESS)
+    assert not wait_while_working(
+        thread, timeout=TIMEOUT, longest=0.1, cpu_time=lambda: next(seconds)
+    )
 
 
 def test_a_drain_that_ends_is_waited_for():
     """The wait ends with the drain."""
     thread = threading.Thread(target=bool)
     thread.start()
-    assert wait_while_working(thread)
+    assert wait_while_working(thread, timeout=60, longest=60)
