@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deltawitness.semconv import Env
 __all__ = [
     "SITE_DIRECTORY",
     "interpreter",
+    "is_python_name",
     "lock_of_supervisor_above",
     "process_key",
     "supervisor_lock",
@@ -50,6 +52,18 @@ def interpreter() -> str | None:
         Path(sys.exec_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"),
     ]
     return next((str(path) for path in candidates if _is_python(path)), None)
+
+
+def is_python_name(name: str) -> bool:
+    """Return whether the file name of a program is that of a Python interpreter.
+
+    >>> is_python_name("python3.11"), is_python_name("pypy3"), is_python_name("pythonic")
+    (True, True, False)
+    """
+    return _PYTHON_NAME.fullmatch(name) is not None
+
+
+_PYTHON_NAME = re.compile(r"(python|pypy)[0-9.]*w?(\.exe)?")
 
 
 def _is_python(path: Path) -> bool:

@@ -13,12 +13,12 @@ from deltawitness.answers.predicates import equal, has_version
 from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
 from deltawitness.answers.shown_commit import ShownCommit
 from deltawitness.answers.storage import error_reason, storage_options_for
-from deltawitness.answers.trace_links import trace_ids_of, trace_url
+from deltawitness.answers.trace_links import trace_url
 from deltawitness.answers.undrained import NOT_DRAINED, has_undrained
 from deltawitness.call_site import CallSite
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.outcome import RawCommit, metrics_of
-from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.commit.reader import CommitMetadata, parse_commit, trace_ids_of
 from deltawitness.commit.restored import restored_version
 from deltawitness.events import CommitMetrics
 from deltawitness.exceptions import LedgerLookupError

@@ -17,6 +17,7 @@ from typing import TextIO
 import typer
 
 from deltawitness.cli.console import print_error
+from deltawitness.processes import is_python_name
 
 __all__ = ["ProgramEnd", "exit_as", "job_name", "run_program"]
 
@@ -30,7 +31,6 @@ _FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 """Names of the signals that are passed on, where the platform has them."""
 
 
-_PYTHON = re.compile(r"(python|pypy)[0-9.]*w?(\.exe)?")
 _SHELL = re.compile(r"(ba|da|k|z)?sh(\.exe)?")
 
 _LAUNCHERS = frozenset({"env", "nice", "nohup", "opentelemetry-instrument", "setsid", "time"})
@@ -59,7 +59,7 @@ def job_name(command: list[str]) -> str:
     """
     command = _without_launchers(command)
     program = Path(command[0])
-    if _PYTHON.fullmatch(program.name):
+    if is_python_name(program.name):
         return _name_in(command[1:], text="c", module="m", value="WX") or "python"
     name = program.stem or "program"
     if _SHELL.fullmatch(program.name):

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["clone_table", "last_commit", "link_files"]
+from deltawitness.commit.log import LOG_DIRECTORY
 
-LOG_DIRECTORY = "_delta_log"
+__all__ = ["clone_table", "last_commit", "link_files"]
 
 _VERSION = re.compile(r"(\d{20})\.(json|checkpoint\..*)")
 _HINT = "_last_checkpoint"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -42,6 +42,7 @@ __all__ = [
     "remember_read",
     "reuse_reads",
     "start_reads",
+    "versions_of",
 ]
 
 LOG_DIRECTORY = "_delta_log"
@@ -118,7 +119,7 @@ class LocalLog:
             names = os.listdir(self._directory)  # noqa: PTH208 - names are all that is needed
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(_versions_of(names))
+        return sorted(versions_of(names))
 
     def modified_ms(self, version: int) -> int | None:
         """Return when the file of a commit was written; None when there is none."""
@@ -251,7 +252,7 @@ class RemoteLog:
 
         store = DeltaStorageHandler(self._uri, self._options)
         infos = store.get_file_info_selector(FileSelector(LOG_DIRECTORY, allow_not_found=True))
-        return sorted(_versions_of([info.base_name for info in infos]))
+        return sorted(versions_of([info.base_name for info in infos]))
 
     def modified_ms(self, version: int) -> int | None:
         """Return when the object of a commit was written; None when there is none: one HEAD."""
@@ -317,5 +318,6 @@ def read_commits(log: CommitLog, versions: Sequence[int]) -> list[bytes | None]:
         return [log.read(version) for version in reversed(versions)][::-1]
 
 
-def _versions_of(names: list[str]) -> Iterator[int]:
+def versions_of(names: Iterable[str]) -> Iterator[int]:
+    """Yield the versions whose commits are among names of files of a log, in the order of the names."""
     return (int(match[1]) for name in names if (match := _COMMIT_FILE.fullmatch(name)))

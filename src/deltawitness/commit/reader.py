@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ __all__ = [
     "parse_commit",
     "parse_commit_info",
     "read_commit_metadata",
+    "trace_ids_of",
 ]
 
 # `job` and `tags` are reserved because typed readers parse them, but a caller can write them by delta-rs.
@@ -335,3 +337,18 @@ def _text(value: object) -> str | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+_TRACEPARENT = re.compile(
+    r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
+)
+
+
+def trace_ids_of(traceparent: object) -> tuple[str | None, str | None]:
+    """Return the ids of the trace and the span of a W3C `traceparent`; None for each if it is invalid.
+
+    >>> trace_ids_of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    ('4bf92f3577b34da6a3ce929d0e0e4736', '00f067aa0ba902b7')
+    """
+    found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
+    return (None, None) if found is None else (found[1], found[2])

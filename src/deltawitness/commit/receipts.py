@@ -26,9 +26,6 @@ __all__ = [
 MAX_SEARCHED = 64
 """Versions of a new table's log to search: delta-rs retries a commit at most 15 times, after conflicts."""
 
-NO_TABLE = -1
-"""The version of a table before its first commit."""
-
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

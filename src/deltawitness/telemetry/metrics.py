@@ -261,9 +261,7 @@ class MetricSink:
             error_type=error_type,
             context=context,
         )
-        if isinstance(outcome, Committed):
-            self._record_commit(intent.operation.value, outcome.metrics, context)
-        elif isinstance(outcome, Failed):
+        if isinstance(outcome, Committed | Failed):
             # Zeros where it did not commit; a commit counts, even if the call raised after it.
             self._record_commit(intent.operation.value, outcome.metrics, context)
         elif isinstance(outcome, Exported):

@@ -12,7 +12,7 @@ from deltawitness.answers.logged_files import LoggedCommit, logged_commit
 from deltawitness.answers.lookup import NamedTable
 from deltawitness.answers.storage import storage_options_for
 from deltawitness.answers.stored_files import StoredFile, TableStorage
-from deltawitness.commit.log import open_log
+from deltawitness.commit.log import open_log, versions_of
 from deltawitness.commit.parallel import LogReaders
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import message_for_ledger
@@ -32,7 +32,6 @@ __all__ = [
     "reason_text",
 ]
 
-_COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\.[0-9a-f-]{36})?\.\w+")
 
 
@@ -107,9 +106,7 @@ class TableState:
     @property
     def versions(self) -> list[int]:
         """The versions whose commits are in the log."""
-        return sorted(
-            int(match[1]) for name in self.log_files if (match := _COMMIT.fullmatch(name))
-        )
+        return sorted(versions_of(self.log_files))
 
     @property
     def complete_checkpoints(self) -> list[int]:

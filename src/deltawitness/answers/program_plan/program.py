@@ -12,11 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from deltawitness.exceptions import PlanError
+from deltawitness.processes import is_python_name
 from deltawitness.semconv import Env
 
 __all__ = ["check_program", "hashes_of_files"]
 
-_PYTHON = re.compile(r"(python|pypy)[0-9.]*w?(\.exe)?")
 _ISOLATING = re.compile(r"-[A-Za-z]*[IES]")
 _WITH_VALUE = re.compile(r"-[A-Za-z]*[WX]")
 
@@ -75,7 +75,7 @@ def _interpreter(
     program: str, command: Sequence[str], environment: Mapping[str, str]
 ) -> list[str] | None:
     """Return the Python interpreter of a command, and the words after it; None if it has none."""
-    if _PYTHON.fullmatch(Path(program).name):
+    if is_python_name(Path(program).name):
         return [program, *command[1:]]
     try:
         with Path(program).open("rb") as file:
@@ -92,7 +92,7 @@ def _interpreter(
         words = [word for word in words[1:] if word not in {"-S", "--split-string"}]
         found = shutil.which(words[0], path=environment.get("PATH")) if words else None
         words = [found, *words[1:]] if found else []
-    if words and _PYTHON.fullmatch(Path(words[0]).name):
+    if words and is_python_name(Path(words[0]).name):
         return [*words, program]
     return None
 

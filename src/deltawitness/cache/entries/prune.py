@@ -29,6 +29,7 @@ from deltawitness.cache.entries.entry import (
     details_of_entry,
     entry_metadata,
 )
+from deltawitness.cache.entries.listing import SCOPES
 from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.plan_store import delete_plans
 from deltawitness.cache.entries.policy import CachePolicy, check_duration, check_policy
@@ -117,7 +118,7 @@ def prune(
     if older_than is not None:
         check_duration("prune: older_than", older_than)
     tally = _Tally()
-    for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
+    for scope in SCOPES:
         for name in list(entries.names(scope)):
             with entry_lock(locks, f"{scope.value}.{name}"):
                 try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltawitness.commit.outcome import combine_metrics
+from deltawitness.commit.reader import trace_ids_of
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.reconcile.targets import Target
@@ -42,9 +43,6 @@ __all__ = ["row_from_log"]
 
 Row = dict[str, Any]
 
-_TRACEPARENT = re.compile(
-    r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
-)
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _RULE = rf"(?:{'|'.join(ExpectationRule)})(?:\([^()]*\))?"
 _RULES = re.compile(rf"{_RULE}(?:,{_RULE})*(?:\.\.\.)?")
@@ -71,7 +69,7 @@ def row_from_log(
     keys = info.witness
     operation = operation_of(info.operation)
     versions = [commit.version for commit in commits]
-    trace = _TRACEPARENT.fullmatch(_text(keys.get(CommitKey.TRACEPARENT)) or "")
+    trace_id, span_id = trace_ids_of(keys.get(CommitKey.TRACEPARENT))
     key = _text(keys.get(CommitKey.CACHE_KEY))
     identity = table_id(target.uri, key=settings.table_id_key)
     named = None if operation in _CREATING else name
@@ -79,8 +77,8 @@ def row_from_log(
         "event_time": now_ns() // 1000 if first.time is None else first.time * 1000,
         "run_id": _plain(keys.get(CommitKey.RUN_ID)),
         "write_id": first.row_id,
-        "trace_id": trace and trace[1],
-        "span_id": trace and trace[2],
+        "trace_id": trace_id,
+        "span_id": span_id,
         "operation": operation.value if operation else _label(info.operation),
         "cache_operation": cache_operation_of(
             info.operation, keys.get(CommitKey.CACHE_OPERATION)

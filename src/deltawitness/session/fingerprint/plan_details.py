@@ -44,15 +44,15 @@ def values_in(frame: DataFrame) -> list[str]:
         UnknownScanError: a VALUES is inside a subquery, where its other rows cannot be read.
     """
     plan = unpatched(frame, "logical_plan")()
-    lines = [
-        line for line in plan.display_indent().splitlines() if line.lstrip().startswith("Values:")
-    ]
-    if not any(line.endswith("...") for line in lines):
+    # A text in a row may have line breaks, so that the mark of omitted rows is not on the first line.
+    lines = plan.display_indent().splitlines()
+    shown = sum(line.lstrip().startswith("Values:") for line in lines)
+    if not shown or not any(line.endswith("...") for line in lines):
         return []
     rows = _values(plan)
-    if len(rows) < len(lines):
+    if len(rows) < shown:
         rows = _values(unpatched(frame, "optimized_logical_plan")())
-    if len(rows) < len(lines):
+    if len(rows) < shown:
         msg = "the plan text does not show all rows of a VALUES inside a subquery"
         raise UnknownScanError(msg)
     return rows
