@@ -17,10 +17,12 @@ from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.semconv import Env
 
 PROGRAM = """
+    import sys
     import pyarrow as pa
     from datafusion import SessionContext
     from deltalake import write_deltalake
     from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, run
+    assert "pyarrow.compute" not in sys.modules  # its import takes as long as that of pyarrow
     write_deltalake("flights", pa.table({"x": [1, 2]}))
     with run("inner", run_id="inner-1", attributes={"shard": "3"}):
         write_deltalake("flights", pa.table({"x": [3]}), mode="append")

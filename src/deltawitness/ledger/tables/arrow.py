@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, LedgerTable
@@ -101,7 +100,7 @@ def valid_rows(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tu
         middle = len(rows) // 2
         parts = [valid_rows(make, part) for part in (rows[:middle], rows[middle:])]
         return pa.concat_tables(part for part, _ in parts), sum(bad for _, bad in parts)
-    valid = made.filter(pc.is_valid(made[PARTITION]))
+    valid = made.filter(made[PARTITION].is_valid())
     return valid, made.num_rows - valid.num_rows
 
 
