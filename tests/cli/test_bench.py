@@ -26,7 +26,7 @@ from helpers.terminal_commands import run_command
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "deltawitness", "bench"]
-SMALL = Case(name="small", rows=3, by="uri")
+SMALL = Case(name="small", rows=3, by="uri", variants=("bare", "bare again"))
 
 
 def bench(*arguments, **environment):
@@ -168,7 +168,8 @@ def test_the_rounds_of_a_case_are_interleaved_and_the_first_are_not_counted(tmp_
 
 def test_the_figures_are_ratios_over_the_base():
     times = {"bare": [1000, 2000, 3000], "bare again": [1000, 2000, 3000], "observed": [2000] * 3}
-    base, control, observed = summary(SMALL, times)
+    case = Case(name="c", rows=3, by="uri", variants=tuple(times))
+    base, control, observed = summary(case, times)
     assert (base.ratio_of_medians, control.ratio_of_medians) == (1.0, 1.0)
     assert (observed.median_us, observed.added_us, observed.ratio_of_medians) == (2.0, 0.0, 1.0)
     assert observed.median_of_ratios == 1.0
