@@ -27,13 +27,13 @@ class Interrupting:
     def find_spec(self, name, path=None, target=None):
         wanted = os.environ["INTERRUPTED_IMPORT"]
         app = sys.modules.get("deltawitness.cli.app")
-        if name == wanted or (wanted == "any" and hasattr(app, "options")):
+        if name == wanted or (wanted == "any" and hasattr(app, "_create_app")):
             sys.meta_path.remove(self)
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
 """
-"""A module `sitecustomize` that interrupts an import; `any` is the first one after those of the application."""
+"""A module `sitecustomize` that interrupts an import; `any` is the first one after that of the application."""
 
 SCRIPT = [str(Path(sys.executable).parent / "deltawitness")]
 FORMS = {
@@ -43,7 +43,7 @@ FORMS = {
 }
 """How the command may be started."""
 
-MODULES = ["deltawitness.run", "deltawitness.cli", "typer", "deltawitness.cli.writes", "any"]
+MODULES = ["deltawitness.run", "deltawitness.cli", "typer", "deltawitness.cli.runs", "any"]
 
 
 def interrupted(command, module, folder, **options):
