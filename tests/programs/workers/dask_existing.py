@@ -4,10 +4,11 @@ The scheduler and the workers are processes that are started here, in an environ
 Two clients use them.
 """
 
+import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jobs import outside
@@ -25,6 +26,14 @@ def drive(lake):
         client.wait_for_workers(2, timeout=60)
         client.register_plugin(DeltaWitnessPlugin())
         dask_local.drive(client, lake)
+
+
+def address_in(file, scheduler):
+    """Return the address in the file of a scheduler, which it writes while others may read it."""
+    while True:
+        assert scheduler.poll() is None
+        with suppress(FileNotFoundError, ValueError):  # it is not there yet, or not complete
+            return json.loads(file.read_text())["address"]
 
 
 def main(lake):
@@ -58,11 +67,7 @@ def main(lake):
                 )
             )  # fmt: skip
             stack.callback(worker.terminate)
-        while not Path(f"{lake}.json").exists():
-            assert scheduler.poll() is None
-        import json
-
-        os.environ["CLUSTER"] = json.loads(Path(f"{lake}.json").read_text())["address"]
+        os.environ["CLUSTER"] = address_in(Path(f"{lake}.json"), scheduler)
         for driver in ("first", "second"):
             subprocess.run([sys.executable, __file__, f"{lake}/{driver}", "drive"], check=True)
 

@@ -118,7 +118,8 @@ def start_dask(folder):
     processes = [
         start_dask_process(folder, "scheduler", "--port", "0", "--scheduler-file", str(file))
     ]
-    wait_until(file.exists, "Dask")
+    # It is written while it may be read already.
+    wait_until(lambda: file.exists() and file.read_text().rstrip().endswith("}"), "Dask")
     processes += [
         start_dask_process(folder, "worker", "--scheduler-file", str(file), "--nthreads", "1")
         for _ in range(2)
